@@ -1,0 +1,276 @@
+//! A client's registration with its provider, and further devices of a user.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moh_messages::client_api::{
+    ClientAuthorization, ClientRequestBody, ClientResponseBody, Register,
+};
+use moh_messages::{
+    Attestation, CipherSuite, ClientId, PublicKey, Signature, SignatureScheme, SignedLast, UserId,
+    label,
+};
+use openmls_basic_credential::SignatureKeyPair;
+use openmls_traits::OpenMlsProvider;
+
+use crate::api::Api;
+use crate::client::Client;
+use crate::error::Error;
+use crate::mls;
+use crate::store::{AccountRow, Store, StoreError};
+use crate::transport::ConnectOptions;
+
+/// The ciphersuite of this client's keys and of the groups that it creates.
+pub(crate) const CIPHER_SUITE: CipherSuite = CipherSuite::X25519_AES128GCM_ED25519;
+/// How long an authorization for a new device can be used, in milliseconds.
+const AUTHORIZATION_LIFE_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// What a new device shows to another device of its user, who should see that it is the same on
+/// both: as a QR code, say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceRequest {
+    /// The new device.
+    pub client: ClientId,
+    /// How its key verifies.
+    pub scheme: SignatureScheme,
+    /// Its key.
+    pub signature_key: PublicKey,
+}
+
+/// A device that is to become a further client of a user.
+///
+/// It has a key, which is stored, and no account yet.
+pub struct NewDevice {
+    options: ConnectOptions,
+    store: Store,
+    api: Api,
+    account: AccountRow,
+}
+
+impl std::fmt::Debug for NewDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewDevice").field("client", &self.account.client).finish_non_exhaustive()
+    }
+}
+
+impl NewDevice {
+    /// Makes a key for `client` and stores it at `path`. With the path of an earlier attempt
+    /// for the same client, that one is taken up again.
+    ///
+    /// # Errors
+    /// When the state database cannot be used, or belongs to another client.
+    pub async fn prepare(
+        options: ConnectOptions,
+        path: impl AsRef<Path>,
+        client: ClientId,
+    ) -> Result<Self, Error> {
+        let (store, account, api) = create(&options, path.as_ref(), client).await?;
+        Ok(Self {
+            options,
+            store,
+            api,
+            account,
+        })
+    }
+
+    /// What to show to a device that is registered already: see [`Client::authorize`].
+    ///
+    /// # Panics
+    /// Never: public keys are short.
+    #[must_use]
+    pub fn request(&self) -> DeviceRequest {
+        DeviceRequest {
+            client: self.account.client.clone(),
+            scheme: scheme(self.account.cipher_suite),
+            signature_key: PublicKey::new(self.api.signer.public()).expect("keys are short"),
+        }
+    }
+
+    /// Registers the device.
+    ///
+    /// # Errors
+    /// When the authorization is for something else, the provider refuses it, or there is no
+    /// answer; then the same call can be made again.
+    pub async fn register(self, authorization: ClientAuthorization) -> Result<Client, Error> {
+        let request = self.request();
+        if authorization.client != request.client
+            || authorization.signature_key != request.signature_key
+        {
+            return Err(Error::WrongAuthorization);
+        }
+        let attestation = attest(&self.api, self.account.cipher_suite, Some(authorization)).await?;
+        keep(&self.store, &attestation).await?;
+        Ok(Client::assemble(&self.options, self.store, self.account, self.api))
+    }
+}
+
+/// Creates the account of `user`, with its first device.
+pub(crate) async fn register_first(
+    options: ConnectOptions,
+    path: &Path,
+    user: &UserId,
+    device: &str,
+) -> Result<Client, Error> {
+    let client = ClientId::new(user, device)?;
+    let (store, account, api) = create(&options, path, client).await?;
+    let attestation = attest(&api, account.cipher_suite, None).await?;
+    keep(&store, &attestation).await?;
+    Ok(Client::assemble(&options, store, account, api))
+}
+
+/// Opens the state of a client that is registered.
+pub(crate) async fn open(options: ConnectOptions, path: &Path) -> Result<Client, Error> {
+    if !path.exists() {
+        return Err(Error::NotRegistered);
+    }
+    let store = Store::open(path, Arc::clone(&options.random)).await?;
+    let (account, signer) = store
+        .run(|tx| {
+            let account = tx.account()?.filter(|account| account.attestation.is_some());
+            let account = account.ok_or(Error::NotRegistered)?;
+            let signer = signer(tx.storage(), &account)?;
+            Ok::<_, Error>((account, signer))
+        })
+        .await?;
+    let api = api(&options, &account, signer)?;
+    Ok(Client::assemble(&options, store, account, api))
+}
+
+/// The state of a client that is to be registered. Its key is durable when this returns.
+async fn create(
+    options: &ConnectOptions,
+    path: &Path,
+    client: ClientId,
+) -> Result<(Store, AccountRow, Api), Error> {
+    if client.provider() != options.provider {
+        return Err(Error::Name(moh_messages::InvalidName::Client));
+    }
+    let store = Store::open(path, Arc::clone(&options.random)).await?;
+    let (account, signer) = store
+        .run(move |tx| {
+            if let Some(account) = tx.account()? {
+                if account.client != client {
+                    return Err(Error::OtherClient(account.client));
+                }
+                let signer = signer(tx.storage(), &account)?;
+                return Ok((account, signer));
+            }
+            let scheme = mls::ciphersuite(CIPHER_SUITE)?.signature_algorithm();
+            let signer = SignatureKeyPair::new(scheme).map_err(Error::mls)?;
+            signer.store(tx.storage())?;
+            let account = AccountRow {
+                client,
+                cipher_suite: CIPHER_SUITE,
+                signature_key: signer.to_public_vec(),
+                attestation: None,
+            };
+            tx.insert_account(&account)?;
+            Ok((account, signer))
+        })
+        .await?;
+    let api = api(options, &account, signer)?;
+    Ok((store, account, api))
+}
+
+fn signer(
+    storage: &crate::store::Kv<'_>,
+    account: &AccountRow,
+) -> Result<SignatureKeyPair, Error> {
+    let scheme = mls::ciphersuite(account.cipher_suite)?.signature_algorithm();
+    SignatureKeyPair::read(storage, &account.signature_key, scheme)
+        .ok_or(StoreError::Incomplete("the client's signature key").into())
+}
+
+fn api(
+    options: &ConnectOptions,
+    account: &AccountRow,
+    signer: SignatureKeyPair,
+) -> Result<Api, Error> {
+    Ok(Api::new(
+        account.client.clone(),
+        signer,
+        options.connect()?,
+        Arc::clone(&options.clock),
+        Arc::clone(&options.random),
+    ))
+}
+
+fn scheme(suite: CipherSuite) -> SignatureScheme {
+    suite.signature_scheme().unwrap_or(SignatureScheme::ED25519)
+}
+
+async fn keep(store: &Store, attestation: &Attestation) -> Result<(), Error> {
+    let attestation = attestation.clone();
+    store.run(move |tx| Ok(tx.set_attestation(&attestation)?)).await
+}
+
+/// Registers the client's key, or has it attested anew.
+async fn attest(
+    api: &Api,
+    suite: CipherSuite,
+    authorization: Option<ClientAuthorization>,
+) -> Result<Attestation, Error> {
+    let signature_key = PublicKey::new(api.signer.public())?;
+    let register = ClientRequestBody::Register(Register {
+        scheme: scheme(suite),
+        signature_key: signature_key.clone(),
+        authorization,
+    });
+    match api.call(register, Duration::ZERO).await? {
+        ClientResponseBody::Registered { attestation }
+            if attestation.client_id == api.client
+                && attestation.signature_key == signature_key =>
+        {
+            Ok(attestation)
+        }
+        _ => Err(api.bad_answer("no attestation of this client and key")),
+    }
+}
+
+impl Client {
+    /// This device's word that the new device is its user's, for [`NewDevice::register`].
+    ///
+    /// Ask your user first whether `request` is what the new device shows.
+    ///
+    /// # Errors
+    /// When the new device is to be another user's.
+    pub fn authorize(&self, request: &DeviceRequest) -> Result<ClientAuthorization, Error> {
+        if request.client.user_id() != *self.user_id() {
+            return Err(Error::WrongAuthorization);
+        }
+        let mut authorization = ClientAuthorization {
+            authorizer: self.client_id().clone(),
+            client: request.client.clone(),
+            scheme: request.scheme,
+            signature_key: request.signature_key.clone(),
+            not_after: self.api().now_ms() + AUTHORIZATION_LIFE_MS,
+            signature: Signature::empty(),
+        };
+        authorization.signature =
+            self.api().sign(label::CLIENT_AUTHORIZATION, &authorization.to_be_signed())?;
+        Ok(authorization)
+    }
+
+    /// An attestation that is good for some time yet; a new one where half of its life is over.
+    pub(crate) async fn attestation(&self) -> Result<Attestation, Error> {
+        let stored = self.store().run(|tx| Ok::<_, Error>(tx.account()?)).await?;
+        let stored = stored.and_then(|account| account.attestation).ok_or(Error::NotRegistered)?;
+        let now_ms = self.api().now_ms();
+        let half = stored.not_before / 2 + stored.not_after / 2;
+        if now_ms < half {
+            return Ok(stored);
+        }
+        match attest(self.api(), self.cipher_suite(), None).await {
+            Ok(attestation) => {
+                keep(self.store(), &attestation).await?;
+                Ok(attestation)
+            }
+            Err(error) if now_ms < stored.not_after => {
+                tracing::warn!(%error, "the attestation could not be renewed yet");
+                Ok(stored)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The public face of the crate.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use moh_messages::client_api::{
+    Boolean, ClientRequestBody, ClientResponseBody, GetQueueConfigs, SetConsent,
+};
+use moh_messages::{CipherSuite, ClientId, GroupId, ProviderName, QueueConfig, UserId};
+use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::time::Instant;
+
+use crate::account;
+use crate::api::Api;
+use crate::error::Error;
+use crate::events::Event;
+use crate::mls;
+use crate::settle::load;
+use crate::store::{AccountRow, Store};
+use crate::stream::Events;
+use crate::transport::ConnectOptions;
+
+/// How many events are handed out at once, at most.
+const MAX_EVENTS: u32 = 256;
+
+/// A client of a provider: one device of a user.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    api: Api,
+    user: UserId,
+    cipher_suite: CipherSuite,
+    /// Held by whoever has a request to the group's owner under way.
+    group_locks: Mutex<HashMap<GroupId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Held by whoever processes queue items, so that they are processed in order.
+    processing: tokio::sync::Mutex<()>,
+    /// The number of the last event that the application was given.
+    handed_out: tokio::sync::Mutex<i64>,
+    /// There are new events.
+    new_events: Notify,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("client", self.client_id()).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Creates the account of `user` at their provider, with a first device named `device`,
+    /// whose state is stored at `path`. With the path of an earlier attempt for the same
+    /// device, that one is taken up again.
+    ///
+    /// # Errors
+    /// When the provider refuses, there is no answer, or the state database cannot be used.
+    pub async fn register(
+        options: ConnectOptions,
+        path: impl AsRef<Path>,
+        user: &UserId,
+        device: &str,
+    ) -> Result<Self, Error> {
+        account::register_first(options, path.as_ref(), user, device).await
+    }
+
+    /// Opens the state that [`register`](Self::register) or
+    /// [`NewDevice::register`](crate::NewDevice::register) stored at `path`. Nothing is sent.
+    ///
+    /// # Errors
+    /// When there is no registered client, or the state database cannot be used.
+    pub async fn open(options: ConnectOptions, path: impl AsRef<Path>) -> Result<Self, Error> {
+        account::open(options, path.as_ref()).await
+    }
+
+    pub(crate) fn assemble(
+        _options: &ConnectOptions,
+        store: Store,
+        account: AccountRow,
+        api: Api,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                api,
+                user: account.client.user_id(),
+                cipher_suite: account.cipher_suite,
+                group_locks: Mutex::default(),
+                processing: tokio::sync::Mutex::default(),
+                handed_out: tokio::sync::Mutex::default(),
+                new_events: Notify::new(),
+            }),
+        }
+    }
+
+    /// This client.
+    #[must_use]
+    pub fn client_id(&self) -> &ClientId {
+        &self.inner.api.client
+    }
+
+    /// The user whose device this is.
+    #[must_use]
+    pub fn user_id(&self) -> &UserId {
+        &self.inner.user
+    }
+
+    /// Says whether `peer` may add this client's user to groups.
+    ///
+    /// # Errors
+    /// When the provider refuses, or there is no answer.
+    pub async fn set_consent(&self, peer: &UserId, allowed: bool) -> Result<(), Error> {
+        let consent = SetConsent {
+            peer: peer.clone(),
+            allowed: if allowed { Boolean::True } else { Boolean::False },
+        };
+        self.api().call_for_ok(ClientRequestBody::SetConsent(consent)).await
+    }
+
+    /// The groups that this client is in, the one joined first first.
+    ///
+    /// # Errors
+    /// When the state database cannot be used.
+    pub async fn groups(&self) -> Result<Vec<GroupId>, Error> {
+        let groups = self.store().run(|tx| Ok::<_, Error>(tx.groups()?)).await?;
+        Ok(groups.into_iter().map(|(group, _)| group).collect())
+    }
+
+    /// The provider that owns a group.
+    ///
+    /// # Errors
+    /// When this client is not in it, or the state database cannot be used.
+    pub async fn owner(&self, group: &GroupId) -> Result<ProviderName, Error> {
+        let id = group.clone();
+        self.store().run(move |tx| tx.owner(&id)?.ok_or(Error::UnknownGroup(id))).await
+    }
+
+    /// The members of a group, this client among them, in the order of their leaves.
+    ///
+    /// # Errors
+    /// When this client is not in it, or the state database cannot be used.
+    pub async fn members(&self, group: &GroupId) -> Result<Vec<ClientId>, Error> {
+        let id = group.clone();
+        self.store()
+            .run(move |tx| {
+                tx.owner(&id)?.ok_or_else(|| Error::UnknownGroup(id.clone()))?;
+                Ok(mls::members(&load(tx, &id)?))
+            })
+            .await
+    }
+
+    /// The epoch that a group is in, as far as this client knows.
+    ///
+    /// # Errors
+    /// When this client is not in it, or the state database cannot be used.
+    pub async fn epoch(&self, group: &GroupId) -> Result<u64, Error> {
+        let id = group.clone();
+        self.store()
+            .run(move |tx| {
+                tx.owner(&id)?.ok_or_else(|| Error::UnknownGroup(id.clone()))?;
+                Ok(load(tx, &id)?.epoch().as_u64())
+            })
+            .await
+    }
+
+    /// What has happened; where nothing has, waits for up to `wait`.
+    ///
+    /// To call this again, or the method of the same purpose of [`Events`], is to say that the
+    /// application has taken what the last call gave. If the process ends before that, the same
+    /// events are given again.
+    ///
+    /// # Errors
+    /// When there is no answer, or the state database cannot be used. No event is lost by that.
+    pub async fn receive(&self, wait: Duration) -> Result<Vec<Event>, Error> {
+        let mut handed_out = self.inner.handed_out.lock().await;
+        let last = *handed_out;
+        self.store().run(move |tx| Ok::<_, Error>(tx.delete_events(last)?)).await?;
+        let end = Instant::now() + wait;
+        let mut is_over = false;
+        loop {
+            self.settle_all().await?;
+            let events = self.stored_events(last).await?;
+            if let Some((number, _)) = events.last() {
+                *handed_out = *number;
+            }
+            if is_over || !events.is_empty() {
+                return Ok(events.into_iter().map(|(_, event)| event).collect());
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            tokio::select! {
+                read = self.read_queue(left) => {
+                    let (cursor, items) = read?;
+                    is_over = items.is_empty();
+                    self.process_and_acknowledge(cursor, items).await?;
+                }
+                () = self.inner.new_events.notified() => {}
+            }
+        }
+    }
+
+    /// Events as they happen, over a WebSocket that is opened again whenever it breaks.
+    ///
+    /// Use either this or [`receive`](Self::receive): an event goes to one of them.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events::new(self.clone())
+    }
+
+    async fn stored_events(&self, after: i64) -> Result<Vec<(i64, Event)>, Error> {
+        self.store().run(move |tx| Ok(tx.events(after, MAX_EVENTS)?)).await
+    }
+
+    /// The next event, where one is stored; the one before it has been taken.
+    pub(crate) async fn next_stored_event(&self) -> Result<Option<Event>, Error> {
+        let mut handed_out = self.inner.handed_out.lock().await;
+        let last = *handed_out;
+        let next = self
+            .store()
+            .run(move |tx| {
+                tx.delete_events(last)?;
+                Ok::<_, Error>(tx.events(last, 1)?.pop())
+            })
+            .await?;
+        Ok(next.map(|(number, event)| {
+            *handed_out = number;
+            event
+        }))
+    }
+
+    /// Fresh sealed queue configs, each for another KeyPackage or group.
+    pub(crate) async fn queue_configs(&self, count: u8) -> Result<Vec<QueueConfig>, Error> {
+        let request = ClientRequestBody::GetQueueConfigs(GetQueueConfigs { count });
+        match self.api().call(request, Duration::ZERO).await? {
+            ClientResponseBody::QueueConfigs { queue_configs }
+                if queue_configs.len() == usize::from(count) =>
+            {
+                Ok(queue_configs.into_vec())
+            }
+            _ => Err(self.api().bad_answer("not as many queue configs as asked for")),
+        }
+    }
+
+    pub(crate) async fn queue_config(&self) -> Result<QueueConfig, Error> {
+        let mut configs = self.queue_configs(1).await?;
+        configs.pop().ok_or_else(|| self.api().bad_answer("no queue config"))
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    pub(crate) fn api(&self) -> &Api {
+        &self.inner.api
+    }
+
+    pub(crate) fn cipher_suite(&self) -> CipherSuite {
+        self.inner.cipher_suite
+    }
+
+    pub(crate) fn processing(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.processing
+    }
+
+    pub(crate) fn new_events(&self) -> &Notify {
+        &self.inner.new_events
+    }
+
+    fn group_mutex(&self, group: &GroupId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.inner.group_locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(locks.entry(group.clone()).or_default())
+    }
+
+    /// Waits until no other request to the group's owner is under way.
+    pub(crate) async fn lock_group(&self, group: &GroupId) -> OwnedMutexGuard<()> {
+        self.group_mutex(group).lock_owned().await
+    }
+
+    /// The same, where none is.
+    pub(crate) fn try_lock_group(&self, group: &GroupId) -> Option<OwnedMutexGuard<()>> {
+        self.group_mutex(group).try_lock_owned().ok()
+    }
+}

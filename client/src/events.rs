@@ -1,0 +1,175 @@
+//! What happens to a client, and to its groups.
+
+use moh_messages::{ClientId, DsError, GroupId, ProviderName};
+use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
+
+/// Something that the application should know.
+///
+/// Events of one group come in the order in which all of its members see them.
+// They are stored in the form of the wire, until the application has taken them.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum Event {
+    /// This client was added to a group and has joined it.
+    #[tls_codec(discriminant = 0)]
+    Joined {
+        /// The group.
+        group: GroupId,
+        /// The provider that owns it.
+        owner: ProviderName,
+        /// The first epoch of this client.
+        epoch: u64,
+        /// All members, this client among them.
+        members: Vec<ClientId>,
+    },
+    /// A member has written.
+    #[tls_codec(discriminant = 1)]
+    Message {
+        /// The group.
+        group: GroupId,
+        /// Who wrote it; MLS has verified it.
+        sender: ClientId,
+        /// What.
+        content: Vec<u8>,
+        /// The epoch that it was written in.
+        epoch: u64,
+        /// When this client's provider took it, in milliseconds since the Unix epoch.
+        received_at: u64,
+    },
+    /// There are other members now. Show it to your user where clients were added to somebody
+    /// they know: a new client reads all that follows.
+    #[tls_codec(discriminant = 2)]
+    MembersChanged {
+        /// The group.
+        group: GroupId,
+        /// Who made the change.
+        by: ClientId,
+        /// Clients that are members now.
+        added: Vec<ClientId>,
+        /// Clients that are members no longer.
+        removed: Vec<ClientId>,
+        /// The epoch that this began.
+        epoch: u64,
+    },
+    /// A member has renewed its keys.
+    #[tls_codec(discriminant = 3)]
+    Updated {
+        /// The group.
+        group: GroupId,
+        /// Who.
+        by: ClientId,
+        /// The epoch that this began.
+        epoch: u64,
+    },
+    /// This client is no member of the group any more; its state of it is deleted.
+    #[tls_codec(discriminant = 4)]
+    Removed {
+        /// The group.
+        group: GroupId,
+        /// Who made the change.
+        by: ClientId,
+    },
+    /// An earlier request, whose answer had been lost, has its answer now.
+    #[tls_codec(discriminant = 5)]
+    Settled {
+        /// The group.
+        group: GroupId,
+        /// What was asked.
+        operation: Operation,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// Something arrived that cannot be read. It is left out; what follows is not affected.
+    #[tls_codec(discriminant = 6)]
+    Undecodable {
+        /// The group, where that much could be read.
+        group: Option<GroupId>,
+        /// The provider that delivered it.
+        sender: ProviderName,
+        /// What is wrong with it.
+        reason: Reason,
+        /// When this client's provider took it, in milliseconds since the Unix epoch.
+        received_at: u64,
+    },
+}
+
+impl Event {
+    /// The group that it is about; none where what arrived could not be read that far.
+    #[must_use]
+    pub fn group(&self) -> Option<&GroupId> {
+        match self {
+            Self::Joined { group, .. }
+            | Self::Message { group, .. }
+            | Self::MembersChanged { group, .. }
+            | Self::Updated { group, .. }
+            | Self::Removed { group, .. }
+            | Self::Settled { group, .. } => Some(group),
+            Self::Undecodable { group, .. } => group.as_ref(),
+        }
+    }
+}
+
+/// What a request to a group's owner asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum Operation {
+    /// To create the group.
+    CreateGroup = 0,
+    /// To add users, or devices of users.
+    Add = 1,
+    /// To renew this client's keys.
+    Update = 2,
+    /// To send a message.
+    Message = 3,
+    /// To be told what is needed to join.
+    Join = 4,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum Outcome {
+    /// The owner took it, and everybody gets it.
+    #[tls_codec(discriminant = 0)]
+    Accepted,
+    /// The owner refused it; nothing has changed.
+    #[tls_codec(discriminant = 1)]
+    Refused(DsError),
+}
+
+/// Why something that arrived cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum Reason {
+    /// It is no MLS message.
+    Malformed = 0,
+    /// This client is not in that group.
+    UnknownGroup = 1,
+    /// It came from a provider that does not own the group.
+    NotFromOwner = 2,
+    /// MLS refuses it: it is for another epoch, was there before, or does not verify.
+    Refused = 3,
+    /// A Welcome that was made with none of this client's KeyPackages.
+    NoKeyPackage = 4,
+    /// A Welcome into a group that this client is in.
+    AlreadyJoined = 5,
+    /// A Welcome whose group the owner does not let this client join any more.
+    JoinRefused = 6,
+    /// A kind of item that this version does not know what to do with.
+    Unsupported = 7,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "no MLS message",
+            Self::UnknownGroup => "not in that group",
+            Self::NotFromOwner => "not from the group's owner",
+            Self::Refused => "refused by MLS",
+            Self::NoKeyPackage => "no KeyPackage for this Welcome",
+            Self::AlreadyJoined => "already in that group",
+            Self::JoinRefused => "the owner refused the join",
+            Self::Unsupported => "not supported",
+        })
+    }
+}

@@ -1,0 +1,239 @@
+//! This client's KeyPackages, and those of others.
+
+use std::time::Duration;
+
+use moh_messages::client_api::{ClientRequestBody, ClientResponseBody, UploadKeyPackages};
+use moh_messages::{
+    ClientId, ClientKeyPackageStatus, DsProtocolVersion, DsResponse, DsResponseBody, Endpoint,
+    GroupKeyPackageRequest, KeyPackageBytes, KeyPackageResponse, List, Message, Opaque,
+    ProviderAuth, UserId, UserKeyPackageStatus, UserKeyPackages,
+};
+use openmls::prelude::KeyPackage;
+use openmls_rust_crypto::RustCrypto;
+use openmls_traits::OpenMlsProvider;
+use tls_codec::DeserializeBytes;
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::mls::{self, LeafContent};
+use crate::store::{KeyPackageRow, StoreError, Tx};
+
+/// How many KeyPackages go into one upload.
+const UPLOAD_BATCH: usize = 100;
+/// A KeyPackage that ends within this time counts as gone, in seconds.
+const ALMOST_OVER_S: u64 = 3 * 24 * 60 * 60;
+/// How long private keys are kept after the end of their KeyPackage, for Welcomes that are still
+/// on their way, in seconds.
+const LATE_WELCOME_S: u64 = 30 * 24 * 60 * 60;
+
+/// KeyPackages of a user's clients, checked.
+pub(crate) struct Fetched {
+    pub(crate) key_packages: Vec<KeyPackage>,
+    pub(crate) clients: Vec<ClientId>,
+    pub(crate) missing: Vec<ClientId>,
+}
+
+impl Client {
+    /// Uploads so many KeyPackages that the provider has `count` to hand out, as far as this
+    /// client knows, and one of last resort, for when they are used up. Each lets somebody add
+    /// this client to a group once. Call it after registering, and now and then.
+    ///
+    /// # Errors
+    /// When the provider refuses, there is no answer, or the state database cannot be used.
+    pub async fn refill_key_packages(&self, count: usize) -> Result<(), Error> {
+        let now_s = self.api().now_ms() / 1000;
+        let rows = self
+            .store()
+            .run(move |tx| {
+                forget_old(tx, now_s)?;
+                Ok::<_, Error>(tx.key_packages()?)
+            })
+            .await?;
+        let usable = |last_resort: bool| {
+            rows.iter()
+                .filter(|row| row.at_provider && row.last_resort == last_resort)
+                .filter(|row| row.not_after_s > now_s + ALMOST_OVER_S)
+                .count()
+        };
+        if usable(true) == 0 {
+            self.upload(1, true).await?;
+        }
+        let mut missing = count.saturating_sub(usable(false));
+        while missing > 0 {
+            let batch = missing.min(UPLOAD_BATCH);
+            self.upload(batch, false).await?;
+            missing -= batch;
+        }
+        Ok(())
+    }
+
+    async fn upload(&self, count: usize, last_resort: bool) -> Result<(), Error> {
+        let attestation = self.attestation().await?;
+        let configs = self.queue_configs(u8::try_from(count).unwrap_or(u8::MAX)).await?;
+        let this = self.clone();
+        // The private keys are durable before anybody gets to see the public ones.
+        let made = self
+            .store()
+            .run(move |tx| {
+                let mut made = Vec::new();
+                for queue_config in configs {
+                    let leaf = LeafContent {
+                        attestation: attestation.clone(),
+                        queue_config,
+                    };
+                    made.push(this.make_key_package(tx, &leaf, last_resort)?);
+                }
+                Ok::<_, Error>(made)
+            })
+            .await?;
+        let (references, key_packages): (Vec<_>, Vec<KeyPackageBytes>) = made.into_iter().unzip();
+        let upload = ClientRequestBody::UploadKeyPackages(UploadKeyPackages {
+            key_packages: List::new(key_packages)?,
+        });
+        let uploaded = match self.api().call(upload, Duration::ZERO).await {
+            Ok(ClientResponseBody::Ok) => Ok(true),
+            Ok(_) => return Err(self.api().bad_answer("not ok")),
+            Err(error @ Error::Refused { .. }) => Err(error),
+            // The provider may have them: their keys stay, and they are not counted.
+            Err(error) => return Err(error),
+        };
+        let keep = uploaded.is_ok();
+        self.store()
+            .run(move |tx| {
+                for reference in &references {
+                    if keep {
+                        tx.key_package_is_at_provider(reference)?;
+                    } else {
+                        forget(tx, reference)?;
+                    }
+                }
+                Ok::<_, Error>(())
+            })
+            .await?;
+        uploaded.map(|_| ())
+    }
+
+    fn make_key_package(
+        &self,
+        tx: &Tx<'_>,
+        leaf: &LeafContent,
+        last_resort: bool,
+    ) -> Result<(Vec<u8>, KeyPackageBytes), Error> {
+        let api = self.api();
+        let (reference, not_after_s, bytes) = mls::create_key_package(
+            tx,
+            self.cipher_suite(),
+            &api.client,
+            &api.signer,
+            leaf,
+            last_resort,
+            api.now_ms(),
+        )?;
+        tx.insert_key_package(&KeyPackageRow {
+            reference: reference.clone(),
+            last_resort,
+            not_after_s,
+            at_provider: false,
+        })?;
+        Ok((reference, bytes))
+    }
+
+    /// A KeyPackage of each client of `user`, or of these only.
+    pub(crate) async fn fetch_key_packages(
+        &self,
+        user: &UserId,
+        only: Vec<ClientId>,
+    ) -> Result<Fetched, Error> {
+        let provider = user.provider();
+        let request = GroupKeyPackageRequest {
+            version: DsProtocolVersion::MOH1,
+            sender: self.api().provider.clone(),
+            recipient: provider.clone(),
+            requester: self.user_id().clone(),
+            targets: List::new(vec![user.clone()])?,
+            clients: List::new(only)?,
+            cipher_suites: List::new(vec![self.cipher_suite()])?,
+            connection_token: Opaque::empty(),
+            provider_auth: ProviderAuth::blank(),
+        };
+        let (status, body) = self
+            .api()
+            .forward(&provider, Endpoint::GroupKeyPackages, request.encode())
+            .await?;
+        let bad_answer = |detail: String| Error::BadAnswer {
+            by: provider.clone(),
+            detail,
+        };
+        if !(200..300).contains(&status) {
+            return Err(match DsResponse::decode(&body).map(|response| response.body) {
+                Ok(DsResponseBody::Error(error)) => Error::Refused {
+                    by: provider,
+                    error,
+                },
+                _ => bad_answer(format!("HTTP status {status}")),
+            });
+        }
+        let response =
+            KeyPackageResponse::decode(&body).map_err(|error| bad_answer(error.to_string()))?;
+        match response.users.into_vec().pop() {
+            Some(answer) if answer.user == *user => self.check(user, answer),
+            _ => Err(bad_answer("no answer for the user that was asked for".to_owned())),
+        }
+    }
+
+    fn check(&self, user: &UserId, answer: UserKeyPackages) -> Result<Fetched, Error> {
+        if answer.status == UserKeyPackageStatus::NoConsent {
+            return Err(Error::NoConsent(user.clone()));
+        }
+        let crypto = RustCrypto::default();
+        let mut fetched = Fetched {
+            key_packages: Vec::new(),
+            clients: Vec::new(),
+            missing: Vec::new(),
+        };
+        for of_client in answer.clients {
+            let client = of_client.client;
+            let ClientKeyPackageStatus::Success { key_package } = of_client.status else {
+                fetched.missing.push(client);
+                continue;
+            };
+            let suite = self.cipher_suite();
+            let key_package =
+                mls::check_key_package(&crypto, user, &client, &key_package, suite)?;
+            fetched.key_packages.push(key_package);
+            fetched.clients.push(client);
+        }
+        if fetched.key_packages.is_empty() {
+            return Err(Error::NoKeyPackage(user.clone()));
+        }
+        Ok(fetched)
+    }
+}
+
+/// Deletes the keys of KeyPackages that nobody can use any more.
+fn forget_old(tx: &Tx<'_>, now_s: u64) -> Result<(), StoreError> {
+    for row in tx.key_packages()? {
+        if row.not_after_s.saturating_add(LATE_WELCOME_S) < now_s {
+            forget(tx, &row.reference)?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes a KeyPackage and its private keys.
+pub(crate) fn forget(tx: &Tx<'_>, reference: &[u8]) -> Result<(), StoreError> {
+    use openmls_traits::storage::StorageProvider;
+    let key = key_package_ref(reference)?;
+    tx.storage().delete_key_package(&key)?;
+    tx.delete_key_package_row(reference)
+}
+
+fn key_package_ref(
+    reference: &[u8],
+) -> Result<openmls::prelude::hash_ref::KeyPackageRef, StoreError> {
+    let encoded = Opaque::<64>::new(reference)
+        .map_err(|_| StoreError::Incomplete("a KeyPackageRef of at most 64 bytes"))?
+        .encode();
+    openmls::prelude::hash_ref::KeyPackageRef::tls_deserialize_exact_bytes(&encoded)
+        .map_err(|_| StoreError::Incomplete("a KeyPackageRef"))
+}

@@ -1,0 +1,261 @@
+//! What the protocol asks of MLS: leaves, KeyPackages, groups.
+
+use moh_messages::{
+    Attestation, CipherSuite, ClientId, DsProtocolVersion, GroupType, KeyPackageBytes, List,
+    Message, MohGroupContext, MohLeafNode, PartialGroupInfo, QueueConfig, Signature, UserId,
+    extension_type,
+};
+use openmls::group::{
+    GroupContext, MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig,
+    PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
+};
+use openmls::messages::group_info::GroupInfo;
+use openmls::prelude::{
+    BasicCredential, Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey,
+    Extension, ExtensionType, Extensions, ExternalSender, KeyPackage, KeyPackageIn, LeafNode,
+    Lifetime, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProtocolVersion,
+    RequiredCapabilitiesExtension, SenderRatchetConfiguration, UnknownExtension,
+};
+use openmls_basic_credential::SignatureKeyPair;
+use openmls_traits::OpenMlsProvider;
+use tls_codec::{DeserializeBytes, Serialize};
+
+use crate::error::Error;
+use crate::store::Tx;
+
+/// How long a KeyPackage may be used, in seconds.
+pub(crate) const KEY_PACKAGE_LIFE_S: u64 = 60 * 24 * 60 * 60;
+/// How far into the past a KeyPackage begins, for clocks that are behind, in seconds.
+const CLOCK_SKEW_S: u64 = 60 * 60;
+/// How many past epochs' messages can still be read.
+const PAST_EPOCHS: usize = 5;
+/// Messages are padded to a multiple of this, in bytes.
+const PADDING_BYTES: usize = 64;
+
+/// What a leaf of this client says.
+pub(crate) struct LeafContent {
+    pub(crate) attestation: Attestation,
+    pub(crate) queue_config: QueueConfig,
+}
+
+impl LeafContent {
+    pub(crate) fn extensions(&self) -> Result<Extensions<LeafNode>, Error> {
+        let versions = List::new(vec![DsProtocolVersion::MOH1])?;
+        Extensions::from_vec(vec![
+            unknown(extension_type::MOH, &MohLeafNode { versions }),
+            unknown(extension_type::QUEUE_CONFIG, &self.queue_config),
+            unknown(extension_type::ATTESTATION, &self.attestation),
+        ])
+        .map_err(Error::mls)
+    }
+
+    /// From when until when a leaf with this may enter a tree.
+    fn lifetime(&self, now_ms: u64) -> Lifetime {
+        let now_s = now_ms / 1000;
+        let end = (now_s + KEY_PACKAGE_LIFE_S).min(self.attestation.not_after / 1000);
+        Lifetime::init(now_s.saturating_sub(CLOCK_SKEW_S), end)
+    }
+}
+
+fn unknown(number: u16, content: &impl Message) -> Extension {
+    Extension::Unknown(number, UnknownExtension(content.encode()))
+}
+
+/// The content of an extension of the protocol in a leaf.
+pub(crate) fn leaf_extension<T: Message>(leaf: &LeafNode, number: u16) -> Option<T> {
+    T::decode(&leaf.extensions().unknown(number)?.0).ok()
+}
+
+pub(crate) fn ciphersuite(suite: CipherSuite) -> Result<Ciphersuite, Error> {
+    Ciphersuite::try_from(suite.0).map_err(|_| Error::Mls(format!("ciphersuite {}", suite.0)))
+}
+
+fn extension_types() -> Vec<ExtensionType> {
+    extension_type::ALL.into_iter().map(ExtensionType::Unknown).collect()
+}
+
+fn capabilities() -> Capabilities {
+    let mut extensions = extension_types();
+    extensions.push(ExtensionType::LastResort);
+    Capabilities::new(
+        Some(&[ProtocolVersion::Mls10]),
+        Some(&[
+            Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
+            Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
+            Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+        ]),
+        Some(&extensions),
+        Some(&[]),
+        Some(&[CredentialType::Basic]),
+    )
+}
+
+pub(crate) fn credential(client: &ClientId, signer: &SignatureKeyPair) -> CredentialWithKey {
+    CredentialWithKey {
+        credential: BasicCredential::new(client.as_str().as_bytes().to_vec()).into(),
+        signature_key: signer.public().into(),
+    }
+}
+
+/// The client that a credential names.
+pub(crate) fn client_of(credential: &Credential) -> Option<ClientId> {
+    let basic = BasicCredential::try_from(credential.clone()).ok()?;
+    std::str::from_utf8(basic.identity()).ok()?.parse().ok()
+}
+
+/// The members of a group; one whose credential is no client's is left out.
+pub(crate) fn members(group: &MlsGroup) -> Vec<ClientId> {
+    group.members().filter_map(|member| client_of(&member.credential)).collect()
+}
+
+pub(crate) fn join_config() -> MlsGroupJoinConfig {
+    MlsGroupJoinConfig::builder()
+        .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
+        .max_past_epochs(PAST_EPOCHS)
+        .use_ratchet_tree_extension(false)
+        .sender_ratchet_configuration(ratchets())
+        .padding_size(PADDING_BYTES)
+        .build()
+}
+
+/// The owner keeps the order of messages, but it may refuse some, and drop none that it took.
+fn ratchets() -> SenderRatchetConfiguration {
+    SenderRatchetConfiguration::new(32, 10_000)
+}
+
+/// A group of this client alone, in the state of `tx`, not known to its owner yet.
+pub(crate) fn create_group(
+    tx: &Tx<'_>,
+    group_id: &[u8],
+    suite: CipherSuite,
+    client: &ClientId,
+    signer: &SignatureKeyPair,
+    leaf: &LeafContent,
+    ds_sender: &moh_messages::ExternalSender,
+    now_ms: u64,
+) -> Result<MlsGroup, Error> {
+    let config = MlsGroupCreateConfig::builder()
+        .ciphersuite(ciphersuite(suite)?)
+        .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
+        .max_past_epochs(PAST_EPOCHS)
+        .use_ratchet_tree_extension(false)
+        .sender_ratchet_configuration(ratchets())
+        .padding_size(PADDING_BYTES)
+        .capabilities(capabilities())
+        .lifetime(leaf.lifetime(now_ms))
+        .with_leaf_node_extensions(leaf.extensions()?)
+        .map_err(Error::mls)?
+        .with_group_context_extensions(group_context_extensions(ds_sender)?)
+        .build();
+    let id = openmls::group::GroupId::from_slice(group_id);
+    MlsGroup::new_with_group_id(tx, signer, &config, id, credential(client, signer))
+        .map_err(Error::mls)
+}
+
+fn group_context_extensions(
+    ds_sender: &moh_messages::ExternalSender,
+) -> Result<Extensions<GroupContext>, Error> {
+    let ds_sender = ExternalSender::tls_deserialize_exact_bytes(&ds_sender.encode())
+        .map_err(|error| Error::Mls(format!("the owner's key: {error}")))?;
+    let moh = MohGroupContext {
+        version: DsProtocolVersion::MOH1,
+        group_type: GroupType::Regular,
+    };
+    Extensions::from_vec(vec![
+        Extension::ExternalSenders(vec![ds_sender]),
+        Extension::RequiredCapabilities(RequiredCapabilitiesExtension::new(
+            &extension_types(),
+            &[],
+            &[CredentialType::Basic],
+        )),
+        unknown(extension_type::MOH, &moh),
+    ])
+    .map_err(Error::mls)
+}
+
+/// A KeyPackage whose private keys are in the state of `tx`; its reference, its last second and
+/// the MLSMessage.
+pub(crate) fn create_key_package(
+    tx: &Tx<'_>,
+    suite: CipherSuite,
+    client: &ClientId,
+    signer: &SignatureKeyPair,
+    leaf: &LeafContent,
+    last_resort: bool,
+    now_ms: u64,
+) -> Result<(Vec<u8>, u64, KeyPackageBytes), Error> {
+    let lifetime = leaf.lifetime(now_ms);
+    let mut builder = KeyPackage::builder()
+        .key_package_lifetime(lifetime)
+        .leaf_node_capabilities(capabilities())
+        .leaf_node_extensions(leaf.extensions()?);
+    if last_resort {
+        builder = builder.mark_as_last_resort();
+    }
+    let key_package = builder
+        .build(ciphersuite(suite)?, tx, signer, credential(client, signer))
+        .map_err(Error::mls)?
+        .into_key_package();
+    let reference = key_package.hash_ref(tx.crypto()).map_err(Error::mls)?;
+    let message = MlsMessageOut::from(key_package).to_bytes().map_err(Error::mls)?;
+    Ok((
+        reference.as_slice().to_vec(),
+        lifetime.not_after(),
+        KeyPackageBytes::new(message)?,
+    ))
+}
+
+/// Another client's KeyPackage, if it is what its provider says it is.
+pub(crate) fn check_key_package(
+    crypto: &impl openmls_traits::crypto::OpenMlsCrypto,
+    user: &UserId,
+    client: &ClientId,
+    bytes: &KeyPackageBytes,
+    suite: CipherSuite,
+) -> Result<KeyPackage, Error> {
+    let bad = |detail: String| Error::BadKeyPackage {
+        client: client.clone(),
+        detail,
+    };
+    if client.user_id() != *user {
+        return Err(bad(format!("not a client of {user}")));
+    }
+    let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice())
+        .map_err(|error| bad(error.to_string()))?;
+    let MlsMessageBodyIn::KeyPackage(key_package) = message.extract() else {
+        return Err(bad("another MLS message".to_owned()));
+    };
+    let key_package = KeyPackageIn::validate(key_package, crypto, ProtocolVersion::Mls10)
+        .map_err(|error| bad(error.to_string()))?;
+    if key_package.ciphersuite() != ciphersuite(suite)? {
+        return Err(bad("another ciphersuite".to_owned()));
+    }
+    let leaf = key_package.leaf_node();
+    if client_of(leaf.credential()).as_ref() != Some(client) {
+        return Err(bad("another client's credential".to_owned()));
+    }
+    match leaf_extension::<Attestation>(leaf, extension_type::ATTESTATION) {
+        Some(attestation)
+            if attestation.client_id == *client
+                && attestation.signature_key.as_slice() == leaf.signature_key().as_slice() => {}
+        _ => return Err(bad("no attestation of this client and key".to_owned())),
+    }
+    match leaf_extension::<QueueConfig>(leaf, extension_type::QUEUE_CONFIG) {
+        Some(config) if config.provider == client.provider() => Ok(key_package),
+        _ => Err(bad("no queue at its provider".to_owned())),
+    }
+}
+
+/// What the owner does not know of the GroupInfo after a commit.
+pub(crate) fn partial_group_info(group_info: &GroupInfo) -> Result<PartialGroupInfo, Error> {
+    let mut extensions = Vec::new();
+    for extension in group_info.extensions().iter() {
+        let bytes = extension.tls_serialize_detached().map_err(Error::mls)?;
+        extensions.push(moh_messages::Extension::decode(&bytes).map_err(Error::mls)?);
+    }
+    let signature = group_info.signature().tls_serialize_detached().map_err(Error::mls)?;
+    Ok(PartialGroupInfo {
+        group_info_extensions: List::new(extensions)?,
+        signature: Signature::decode(&signature).map_err(Error::mls)?,
+    })
+}

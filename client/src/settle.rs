@@ -1,0 +1,389 @@
+//! How a request gets its answer, whatever happens to the connection or to this process.
+//!
+//! A request is a row of `pending` before it goes out. The same bytes go out until the owner
+//! says yes, and the state of MLS that belongs to it is adopted together with the row's end; or
+//! until it says no, and both are given up. Meanwhile what arrives for the group is parked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moh_messages::{
+    DsError, DsErrorCode, DsResponseBody, GroupId, HandshakeBytes, List, Message,
+};
+use openmls::group::MlsGroup;
+use openmls_traits::OpenMlsProvider;
+
+use crate::api::Reply;
+use crate::client::Client;
+use crate::clock::below;
+use crate::error::Error;
+use crate::events::{Event, Operation, Outcome};
+use crate::group::{Accepted, Intent, max_pause};
+use crate::queue::store_proposal;
+use crate::store::{Pending, Tx};
+
+/// How often a request is made anew because others changed the group first.
+const MAX_TRIES: u32 = 8;
+/// How often the queue is read in the hope that it brings what the owner knows already.
+const MAX_CATCH_UP_READS: u32 = 12;
+
+/// The owner's final answer.
+pub(crate) enum Verdict {
+    Accepted(Accepted),
+    Refused(Error),
+}
+
+/// What somebody whose request came too late has to learn first.
+enum Behind {
+    /// The group is in this epoch.
+    Epoch(u64),
+    /// These proposals, as MLSMessages, have to be committed.
+    Proposals(Vec<HandshakeBytes>),
+}
+
+impl Behind {
+    fn of(error: &Error) -> Option<Self> {
+        let Error::Refused { error, .. } = error else {
+            return None;
+        };
+        let data = error.data.as_slice();
+        match error.code {
+            DsErrorCode::WRONG_EPOCH => Some(Self::Epoch(u64::decode(data).unwrap_or(0))),
+            DsErrorCode::PENDING_PROPOSALS => {
+                let proposals = List::<HandshakeBytes, 256>::decode(data).unwrap_or_default();
+                Some(Self::Proposals(proposals.into_vec()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The state of MLS of a group.
+pub(crate) fn load(tx: &Tx<'_>, group: &GroupId) -> Result<MlsGroup, Error> {
+    let id = openmls::group::GroupId::from_slice(group.as_slice());
+    MlsGroup::load(tx.storage(), &id)?.ok_or_else(|| Error::UnknownGroup(group.clone()))
+}
+
+impl Client {
+    /// Sends a stored request, and waits for the owner's final answer.
+    pub(crate) async fn submit(&self, pending: &Pending) -> Result<Verdict, Error> {
+        let endpoint = moh_messages::Endpoint::GroupOperation;
+        let reply =
+            self.api().ask_owner(&pending.owner, endpoint, pending.request.clone()).await;
+        let cause = match reply {
+            Reply::Done(DsResponseBody::Ok { epoch, accepted_at }) => {
+                return Ok(Verdict::Accepted(Accepted { epoch, accepted_at }));
+            }
+            Reply::Refused(error) => return Ok(Verdict::Refused(error)),
+            Reply::Done(_) => Error::BadAnswer {
+                by: pending.owner.clone(),
+                detail: "not ok".to_owned(),
+            },
+            Reply::Unknown(error) => error,
+        };
+        Err(unsettled(&pending.group, cause))
+    }
+
+    /// The owner took it: adopts the state that belongs to it.
+    pub(crate) async fn accept(&self, pending: &Pending, announce: bool) -> Result<(), Error> {
+        let row = pending.clone();
+        self.store()
+            .run(move |tx| {
+                match row.operation {
+                    Operation::CreateGroup => tx.insert_group(&row.group, &row.owner, false)?,
+                    Operation::Add | Operation::Update => {
+                        load(tx, &row.group)?.merge_pending_commit(tx).map_err(Error::mls)?;
+                    }
+                    Operation::Message | Operation::Join => {}
+                }
+                if announce {
+                    tx.insert_event(&settled(&row, Outcome::Accepted))?;
+                }
+                Ok::<_, Error>(tx.delete_pending(&row.group)?)
+            })
+            .await?;
+        self.new_events().notify_one();
+        self.process_parked().await
+    }
+
+    /// The owner refused it: gives up the state that belongs to it.
+    pub(crate) async fn discard(
+        &self,
+        pending: &Pending,
+        announce: Option<DsError>,
+    ) -> Result<(), Error> {
+        let row = pending.clone();
+        self.store()
+            .run(move |tx| {
+                give_up_state(tx, &row)?;
+                if let Some(error) = announce {
+                    tx.insert_event(&settled(&row, Outcome::Refused(error)))?;
+                }
+                Ok::<_, Error>(tx.delete_pending(&row.group)?)
+            })
+            .await?;
+        self.new_events().notify_one();
+        self.process_parked().await
+    }
+
+    /// The owner refused it because others came first: what arrived is let in, and a message
+    /// stays stored, to be encrypted anew.
+    async fn let_others_in(&self, pending: &Pending) -> Result<(), Error> {
+        let row = pending.clone();
+        self.store()
+            .run(move |tx| {
+                give_up_state(tx, &row)?;
+                if row.operation == Operation::Message {
+                    tx.pending_has_lapsed(&row.group)?;
+                } else {
+                    tx.delete_pending(&row.group)?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await?;
+        self.process_parked().await
+    }
+
+    /// Makes the request, or takes the one that is stored, and gets it answered; again on top of
+    /// what others did, where they came first. The caller holds the group's lock.
+    pub(crate) async fn carry_out(
+        &self,
+        group: &GroupId,
+        intent: &Arc<Intent>,
+        stored: Option<Pending>,
+        announce: bool,
+    ) -> Result<Accepted, Error> {
+        let result = self.try_to_carry_out(group, intent, stored, announce).await;
+        match result {
+            Err(error) if !matches!(error, Error::Unsettled { .. }) => {
+                let refusal = announce.then(|| as_refusal(&error));
+                let id = group.clone();
+                let left = self.store().run(move |tx| Ok::<_, Error>(tx.pending(&id)?)).await?;
+                if let Some(left) = left {
+                    self.discard(&left, refusal).await?;
+                }
+                Err(error)
+            }
+            result => result,
+        }
+    }
+
+    async fn try_to_carry_out(
+        &self,
+        group: &GroupId,
+        intent: &Arc<Intent>,
+        mut stored: Option<Pending>,
+        announce: bool,
+    ) -> Result<Accepted, Error> {
+        for attempt in 0..MAX_TRIES {
+            let pending = match stored.take() {
+                Some(pending) => pending,
+                None => match self.prepare_in_tx(group, intent).await? {
+                    Some(pending) => pending,
+                    None => {
+                        let update = self.commit_proposals(group);
+                        self.or_unsettled(group, intent, update.await)?;
+                        continue;
+                    }
+                },
+            };
+            let error = match self.submit(&pending).await? {
+                Verdict::Accepted(accepted) => {
+                    self.accept(&pending, announce).await?;
+                    return Ok(accepted);
+                }
+                Verdict::Refused(error) => error,
+            };
+            let Some(behind) = Behind::of(&error) else {
+                return Err(error);
+            };
+            tracing::debug!(%error, attempt, "rebasing");
+            self.let_others_in(&pending).await?;
+            let caught_up = self.catch_up(group, behind, attempt).await;
+            self.or_unsettled(group, intent, caught_up)?;
+        }
+        Err(Error::Outrun {
+            group: group.clone(),
+            tries: MAX_TRIES,
+        })
+    }
+
+    async fn prepare_in_tx(
+        &self,
+        group: &GroupId,
+        intent: &Arc<Intent>,
+    ) -> Result<Option<Pending>, Error> {
+        let (this, id, intent) = (self.clone(), group.clone(), Arc::clone(intent));
+        self.store().run(move |tx| this.prepare(tx, &id, &intent)).await
+    }
+
+    /// A message that waits for something else is stored: that must not end it.
+    fn or_unsettled<T>(
+        &self,
+        group: &GroupId,
+        intent: &Intent,
+        result: Result<T, Error>,
+    ) -> Result<T, Error> {
+        result.map_err(|error| match intent {
+            Intent::Message(_) if error.is_temporary() => unsettled(group, error),
+            _ => error,
+        })
+    }
+
+    /// Commits what others proposed: nothing else is possible before.
+    async fn commit_proposals(&self, group: &GroupId) -> Result<(), Error> {
+        let intent = Arc::new(self.update_intent(None).await?);
+        Box::pin(self.try_to_carry_out(group, &intent, None, false)).await?;
+        Ok(())
+    }
+
+    async fn catch_up(
+        &self,
+        group: &GroupId,
+        behind: Behind,
+        attempt: u32,
+    ) -> Result<(), Error> {
+        let target = match behind {
+            Behind::Proposals(proposals) => {
+                let id = group.clone();
+                return self
+                    .store()
+                    .run(move |tx| {
+                        for proposal in proposals {
+                            store_proposal(tx, &id, proposal.as_slice())?;
+                        }
+                        Ok::<_, Error>(())
+                    })
+                    .await;
+            }
+            Behind::Epoch(target) => target,
+        };
+        let pause_ms = u64::try_from(max_pause(attempt).as_millis()).unwrap_or(u64::MAX);
+        if attempt > 0 {
+            // Whoever else was outrun is about to try again too.
+            let pause = below(&*self.api().random, pause_ms);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        for _ in 0..MAX_CATCH_UP_READS {
+            if self.epoch(group).await? >= target {
+                return Ok(());
+            }
+            let wait = Duration::from_millis(50 + below(&*self.api().random, 2 * pause_ms));
+            self.pull(wait).await?;
+        }
+        Ok(())
+    }
+
+    /// Gets the answer to what is pending in a group. The caller holds the group's lock.
+    pub(crate) async fn settle(&self, group: &GroupId) -> Result<(), Error> {
+        let id = group.clone();
+        let pending = self.store().run(move |tx| Ok::<_, Error>(tx.pending(&id)?)).await?;
+        let Some(pending) = pending else {
+            return Ok(());
+        };
+        match pending.operation {
+            Operation::Join => self.join(&pending).await,
+            Operation::Message => {
+                let intent = Arc::new(Intent::Message(pending.extra.clone()));
+                let stored = (!pending.lapsed).then_some(pending);
+                match self.carry_out(group, &intent, stored, true).await {
+                    Err(error @ (Error::Unsettled { .. } | Error::Store(_))) => Err(error),
+                    _ => Ok(()),
+                }
+            }
+            Operation::CreateGroup | Operation::Add | Operation::Update => {
+                match self.submit(&pending).await? {
+                    Verdict::Accepted(_) => self.accept(&pending, true).await,
+                    Verdict::Refused(error) => {
+                        self.discard(&pending, Some(as_refusal(&error))).await
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gets the answers to all that is pending, except where somebody is about it. That a
+    /// provider gives none is no error: there will be another time.
+    pub(crate) async fn settle_all(&self) -> Result<(), Error> {
+        self.process_parked().await?;
+        let all = self.store().run(|tx| Ok::<_, Error>(tx.all_pending()?)).await?;
+        for pending in all {
+            if let Some(_guard) = self.try_lock_group(&pending.group) {
+                passing(self.settle(&pending.group).await)?;
+            }
+        }
+        let stale = self.store().run(|tx| Ok::<_, Error>(tx.groups_with_stale_queue()?)).await?;
+        for group in stale {
+            if let Some(_guard) = self.try_lock_group(&group) {
+                passing(self.replace_queue(&group).await)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the queue config of a last-resort KeyPackage, which is in more than one group.
+    async fn replace_queue(&self, group: &GroupId) -> Result<(), Error> {
+        let queue_config = Some(self.queue_config().await?);
+        let intent = Arc::new(self.update_intent(queue_config).await?);
+        match self.carry_out(group, &intent, None, false).await {
+            Err(error) if error.is_temporary() || matches!(error, Error::Store(_)) => {
+                return Err(error);
+            }
+            Err(error @ Error::Unsettled { .. }) => return Err(error),
+            Err(error) => tracing::warn!(%error, "the queue config could not be replaced"),
+            Ok(_) => {}
+        }
+        let id = group.clone();
+        self.store().run(move |tx| Ok(tx.queue_is_fresh(&id)?)).await
+    }
+}
+
+/// Leaves only those errors that will not pass.
+fn passing(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error @ Error::Store(_)) => Err(error),
+        Err(error) => {
+            tracing::debug!(%error, "not settled yet");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+fn give_up_state(tx: &Tx<'_>, pending: &Pending) -> Result<(), Error> {
+    match pending.operation {
+        Operation::CreateGroup => Ok(load(tx, &pending.group)?.delete(tx.storage())?),
+        Operation::Add | Operation::Update => {
+            Ok(load(tx, &pending.group)?.clear_pending_commit(tx.storage())?)
+        }
+        Operation::Message | Operation::Join => Ok(()),
+    }
+}
+
+fn settled(pending: &Pending, outcome: Outcome) -> Event {
+    Event::Settled {
+        group: pending.group.clone(),
+        operation: pending.operation,
+        outcome,
+    }
+}
+
+fn unsettled(group: &GroupId, cause: Error) -> Error {
+    match cause {
+        Error::Unsettled { .. } => cause,
+        cause => Error::Unsettled {
+            group: group.clone(),
+            cause: Box::new(cause),
+        },
+    }
+}
+
+/// A reason as the owner of the group would put it.
+fn as_refusal(error: &Error) -> DsError {
+    match error {
+        Error::Refused { error, .. } => error.clone(),
+        Error::UnknownGroup(_) => DsError::new(DsErrorCode::UNKNOWN_GROUP, &error.to_string()),
+        Error::Outrun { .. } => DsError::new(DsErrorCode::WRONG_EPOCH, &error.to_string()),
+        other => DsError::new(DsErrorCode::INVALID_MESSAGE, &other.to_string()),
+    }
+}

@@ -1,0 +1,249 @@
+//! The state database: one SQLite file, one connection, so that one transaction covers the
+//! state of MLS and ours.
+
+mod kv;
+mod tables;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use openmls_rust_crypto::RustCrypto;
+use openmls_traits::OpenMlsProvider;
+use openmls_traits::random::OpenMlsRand;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::clock::Random;
+use crate::error::Error;
+
+pub(crate) use kv::Kv;
+pub(crate) use tables::{AccountRow, KeyPackageRow, Pending};
+
+/// The state database cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// SQLite said no.
+    #[error("state database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A stored value does not read as what it was written as.
+    #[error("state database, a stored value: {0}")]
+    Value(#[from] serde_json::Error),
+    /// The file could not be created.
+    #[error("state database file: {0}")]
+    File(#[from] std::io::Error),
+    /// The file was written by a later version of this crate.
+    #[error("state database of version {0}, which is later than this program's")]
+    Later(i64),
+    /// A row is missing or is not what this version writes.
+    #[error("state database lacks {0}")]
+    Incomplete(&'static str),
+}
+
+const VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE kv (
+    kind INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+-- This client; one row. The cursor is that of the last queue item that was processed.
+CREATE TABLE account (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    client TEXT NOT NULL, cipher_suite INTEGER NOT NULL, signature_key BLOB NOT NULL,
+    attestation BLOB, cursor BLOB NOT NULL DEFAULT x''
+);
+-- KeyPackages whose private keys are in kv. at_provider: the provider said that it has it.
+CREATE TABLE key_packages (
+    reference BLOB PRIMARY KEY, last_resort INTEGER NOT NULL, not_after_s INTEGER NOT NULL,
+    at_provider INTEGER NOT NULL
+);
+-- Groups that the owner knows us as a member of. stale_queue: joined by a last-resort
+-- KeyPackage, whose queue config is to be replaced.
+CREATE TABLE groups (
+    group_id BLOB PRIMARY KEY, owner TEXT NOT NULL, stale_queue INTEGER NOT NULL
+);
+-- Requests whose answer is not known; one for each group. lapsed: a message that was refused
+-- because of its epoch, and that is to be encrypted anew.
+CREATE TABLE pending (
+    group_id BLOB PRIMARY KEY, operation INTEGER NOT NULL, owner TEXT NOT NULL,
+    request BLOB NOT NULL, extra BLOB NOT NULL, lapsed INTEGER NOT NULL DEFAULT 0
+);
+-- Queue items that wait until what is pending in their group is settled.
+CREATE TABLE parked (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, group_id BLOB NOT NULL, item BLOB NOT NULL
+);
+-- What the application has not taken yet.
+CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, event BLOB NOT NULL);
+";
+
+/// The state database, shared by all that use it.
+#[derive(Clone)]
+pub(crate) struct Store {
+    conn: Arc<Mutex<Connection>>,
+    random: Arc<dyn Random>,
+}
+
+/// An open transaction; also what openmls calls a provider.
+pub(crate) struct Tx<'c> {
+    conn: &'c Connection,
+    kv: Kv<'c>,
+    crypto: RustCrypto,
+    rand: Rand,
+}
+
+impl Store {
+    /// Opens the database at `path`, or creates it, readable for its owner only.
+    pub(crate) async fn open(path: &Path, random: Arc<dyn Random>) -> Result<Self, Error> {
+        let path = path.to_owned();
+        let conn = blocking(move || {
+            let conn = open_connection(&path)?;
+            Ok::<_, StoreError>(conn)
+        })
+        .await?;
+        Ok(Self {
+            conn: Arc::new(Mutex::new(conn)),
+            random,
+        })
+    }
+
+    /// Runs `work` in a transaction of its own: all of it becomes durable, or, where it fails,
+    /// none. It runs to its end even if the returned future is dropped.
+    pub(crate) async fn run<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let this = self.clone();
+        blocking(move || {
+            let mut conn = this.conn.lock().unwrap_or_else(PoisonError::into_inner);
+            let transaction = conn
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .map_err(StoreError::from)?;
+            let result = work(&Tx {
+                conn: &transaction,
+                kv: Kv::new(&transaction),
+                crypto: RustCrypto::default(),
+                rand: Rand(this.random),
+            })?;
+            transaction.commit().map_err(StoreError::from)?;
+            Ok(result)
+        })
+        .await
+    }
+}
+
+async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down: nobody waits for this future any more.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+fn open_connection(path: &Path) -> Result<Connection, StoreError> {
+    create_private(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    // One process at a time: two of them would use the same keys of a ratchet twice.
+    conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "secure_delete", "ON")?;
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match version {
+        0 => {
+            transaction.execute_batch(SCHEMA)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
+        VERSION => {}
+        later => return Err(StoreError::Later(later)),
+    }
+    transaction.commit()?;
+    Ok(conn)
+}
+
+/// Creates the file, if it is not there, so that it is never readable for others: SQLite gives
+/// the files beside it the same mode.
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?;
+    Ok(())
+}
+
+impl Tx<'_> {
+    /// Runs `work` so that what it wrote is undone if it fails; the transaction goes on.
+    pub(crate) fn attempt<T, E: From<StoreError>>(
+        &self,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.batch("SAVEPOINT attempt")?;
+        let result = work();
+        if result.is_err() {
+            self.batch("ROLLBACK TO attempt")?;
+        }
+        self.batch("RELEASE attempt")?;
+        result
+    }
+
+    /// Runs `work` and undoes what it wrote.
+    pub(crate) fn look<T, E: From<StoreError>>(
+        &self,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.batch("SAVEPOINT look")?;
+        let result = work();
+        self.batch("ROLLBACK TO look; RELEASE look")?;
+        result
+    }
+
+    fn batch(&self, sql: &str) -> Result<(), StoreError> {
+        Ok(self.conn.execute_batch(sql)?)
+    }
+}
+
+impl<'c> OpenMlsProvider for Tx<'c> {
+    type CryptoProvider = RustCrypto;
+    type RandProvider = Rand;
+    type StorageProvider = Kv<'c>;
+
+    fn storage(&self) -> &Kv<'c> {
+        &self.kv
+    }
+    fn crypto(&self) -> &RustCrypto {
+        &self.crypto
+    }
+    fn rand(&self) -> &Rand {
+        &self.rand
+    }
+}
+
+/// The randomness of MLS.
+pub(crate) struct Rand(Arc<dyn Random>);
+
+impl OpenMlsRand for Rand {
+    type Error = std::convert::Infallible;
+
+    fn random_array<const N: usize>(&self) -> Result<[u8; N], Self::Error> {
+        let mut bytes = [0; N];
+        self.0.fill(&mut bytes);
+        Ok(bytes)
+    }
+
+    fn random_vec(&self, len: usize) -> Result<Vec<u8>, Self::Error> {
+        let mut bytes = vec![0; len];
+        self.0.fill(&mut bytes);
+        Ok(bytes)
+    }
+}

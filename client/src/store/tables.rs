@@ -1,0 +1,314 @@
+//! Our own tables, as typed reads and writes.
+
+use moh_messages::client_api::{Cursor, QueueItem};
+use moh_messages::{Attestation, CipherSuite, ClientId, GroupId, Message, Opaque, ProviderName};
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Row};
+
+use super::{StoreError, Tx};
+use crate::events::{Event, Operation};
+
+/// The row of `account`.
+#[derive(Clone, Debug)]
+pub(crate) struct AccountRow {
+    pub(crate) client: ClientId,
+    pub(crate) cipher_suite: CipherSuite,
+    pub(crate) signature_key: Vec<u8>,
+    pub(crate) attestation: Option<Attestation>,
+}
+
+/// A row of `key_packages`.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyPackageRow {
+    pub(crate) reference: Vec<u8>,
+    pub(crate) last_resort: bool,
+    pub(crate) not_after_s: u64,
+    pub(crate) at_provider: bool,
+}
+
+/// A row of `pending`: a request as it goes out, and goes out again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pending {
+    pub(crate) group: GroupId,
+    pub(crate) operation: Operation,
+    pub(crate) owner: ProviderName,
+    pub(crate) request: Vec<u8>,
+    /// The plaintext of a message, the queue item of a Welcome.
+    pub(crate) extra: Vec<u8>,
+    pub(crate) lapsed: bool,
+}
+
+/// A row of `parked`.
+pub(crate) struct ParkedItem {
+    pub(crate) id: i64,
+    pub(crate) item: QueueItem,
+}
+
+/// A column with a message of `moh-messages`.
+fn decoded<T: Message>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let bytes = row.get_ref(column)?.as_blob()?;
+    T::decode(bytes).map_err(|error| conversion(column, Type::Blob, error))
+}
+
+fn named<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T: std::str::FromStr<Err = moh_messages::InvalidName>,
+{
+    let text = row.get_ref(column)?.as_str()?;
+    text.parse().map_err(|error| conversion(column, Type::Text, error))
+}
+
+fn opaque<const MAX: usize>(row: &Row<'_>, column: usize) -> rusqlite::Result<Opaque<MAX>> {
+    Opaque::new(row.get_ref(column)?.as_blob()?)
+        .map_err(|error| conversion(column, Type::Blob, error))
+}
+
+fn conversion(
+    column: usize,
+    kind: Type,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, kind, Box::new(error))
+}
+
+fn pending(row: &Row<'_>) -> rusqlite::Result<Pending> {
+    let operation: u8 = row.get(1)?;
+    Ok(Pending {
+        group: opaque(row, 0)?,
+        operation: Operation::decode(&[operation])
+            .map_err(|error| conversion(1, Type::Integer, error))?,
+        owner: named(row, 2)?,
+        request: row.get(3)?,
+        extra: row.get(4)?,
+        lapsed: row.get(5)?,
+    })
+}
+
+const PENDING: &str = "SELECT group_id, operation, owner, request, extra, lapsed FROM pending";
+
+impl Tx<'_> {
+    pub(crate) fn account(&self) -> Result<Option<AccountRow>, StoreError> {
+        let sql = "SELECT client, cipher_suite, signature_key, attestation FROM account";
+        Ok(self
+            .conn
+            .query_row(sql, [], |row| {
+                Ok(AccountRow {
+                    client: named(row, 0)?,
+                    cipher_suite: CipherSuite(row.get(1)?),
+                    signature_key: row.get(2)?,
+                    attestation: match row.get_ref(3)? {
+                        rusqlite::types::ValueRef::Null => None,
+                        _ => Some(decoded(row, 3)?),
+                    },
+                })
+            })
+            .optional()?)
+    }
+
+    pub(crate) fn insert_account(&self, account: &AccountRow) -> Result<(), StoreError> {
+        self.conn.execute(
+            "INSERT INTO account (id, client, cipher_suite, signature_key) VALUES (1, ?1, ?2, ?3)",
+            (account.client.as_str(), account.cipher_suite.0, &account.signature_key),
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn set_attestation(&self, attestation: &Attestation) -> Result<(), StoreError> {
+        self.conn.execute("UPDATE account SET attestation = ?1", [attestation.encode()])?;
+        Ok(())
+    }
+
+    /// Just after the last queue item that was processed.
+    pub(crate) fn cursor(&self) -> Result<Cursor, StoreError> {
+        Ok(self.conn.query_row("SELECT cursor FROM account", [], |row| opaque(row, 0))?)
+    }
+
+    pub(crate) fn set_cursor(&self, cursor: &Cursor) -> Result<(), StoreError> {
+        self.conn.execute("UPDATE account SET cursor = ?1", [cursor.as_slice()])?;
+        Ok(())
+    }
+
+    pub(crate) fn key_packages(&self) -> Result<Vec<KeyPackageRow>, StoreError> {
+        let sql = "SELECT reference, last_resort, not_after_s, at_provider FROM key_packages";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let rows = statement.query_map([], |row| {
+            Ok(KeyPackageRow {
+                reference: row.get(0)?,
+                last_resort: row.get(1)?,
+                not_after_s: row.get::<_, i64>(2)?.try_into().unwrap_or(0),
+                at_provider: row.get(3)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) fn insert_key_package(&self, row: &KeyPackageRow) -> Result<(), StoreError> {
+        let not_after_s = i64::try_from(row.not_after_s).unwrap_or(i64::MAX);
+        self.conn.execute(
+            "INSERT INTO key_packages VALUES (?1, ?2, ?3, ?4)",
+            (&row.reference, row.last_resort, not_after_s, row.at_provider),
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn key_package_is_at_provider(&self, reference: &[u8]) -> Result<(), StoreError> {
+        self.conn.execute(
+            "UPDATE key_packages SET at_provider = 1 WHERE reference = ?1",
+            [reference],
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn delete_key_package_row(&self, reference: &[u8]) -> Result<(), StoreError> {
+        self.conn.execute("DELETE FROM key_packages WHERE reference = ?1", [reference])?;
+        Ok(())
+    }
+
+    pub(crate) fn groups(&self) -> Result<Vec<(GroupId, ProviderName)>, StoreError> {
+        let sql = "SELECT group_id, owner FROM groups ORDER BY rowid";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let rows = statement.query_map([], |row| Ok((opaque(row, 0)?, named(row, 1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) fn owner(&self, group: &GroupId) -> Result<Option<ProviderName>, StoreError> {
+        let sql = "SELECT owner FROM groups WHERE group_id = ?1";
+        Ok(self
+            .conn
+            .prepare_cached(sql)?
+            .query_row([group.as_slice()], |row| named(row, 0))
+            .optional()?)
+    }
+
+    pub(crate) fn insert_group(
+        &self,
+        group: &GroupId,
+        owner: &ProviderName,
+        stale_queue: bool,
+    ) -> Result<(), StoreError> {
+        self.conn.execute(
+            "INSERT INTO groups VALUES (?1, ?2, ?3)",
+            (group.as_slice(), owner.as_str(), stale_queue),
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn delete_group_row(&self, group: &GroupId) -> Result<(), StoreError> {
+        self.conn.execute("DELETE FROM groups WHERE group_id = ?1", [group.as_slice()])?;
+        Ok(())
+    }
+
+    pub(crate) fn groups_with_stale_queue(&self) -> Result<Vec<GroupId>, StoreError> {
+        let sql = "SELECT group_id FROM groups WHERE stale_queue";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let rows = statement.query_map([], |row| opaque(row, 0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) fn queue_is_fresh(&self, group: &GroupId) -> Result<(), StoreError> {
+        self.conn.execute(
+            "UPDATE groups SET stale_queue = 0 WHERE group_id = ?1",
+            [group.as_slice()],
+        )?;
+        Ok(())
+    }
+
+    /// All that is pending, in no particular order.
+    pub(crate) fn all_pending(&self) -> Result<Vec<Pending>, StoreError> {
+        let mut statement = self.conn.prepare_cached(PENDING)?;
+        let rows = statement.query_map([], pending)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub(crate) fn pending(&self, group: &GroupId) -> Result<Option<Pending>, StoreError> {
+        Ok(self
+            .conn
+            .prepare_cached(&format!("{PENDING} WHERE group_id = ?1"))?
+            .query_row([group.as_slice()], pending)
+            .optional()?)
+    }
+
+    /// Takes the place of a lapsed one.
+    pub(crate) fn put_pending(&self, row: &Pending) -> Result<(), StoreError> {
+        self.conn.execute(
+            "INSERT OR REPLACE INTO pending VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            (
+                row.group.as_slice(),
+                row.operation as u8,
+                row.owner.as_str(),
+                &row.request,
+                &row.extra,
+                row.lapsed,
+            ),
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn pending_has_lapsed(&self, group: &GroupId) -> Result<(), StoreError> {
+        self.conn
+            .execute("UPDATE pending SET lapsed = 1 WHERE group_id = ?1", [group.as_slice()])?;
+        Ok(())
+    }
+
+    pub(crate) fn delete_pending(&self, group: &GroupId) -> Result<(), StoreError> {
+        self.conn.execute("DELETE FROM pending WHERE group_id = ?1", [group.as_slice()])?;
+        Ok(())
+    }
+
+    /// Whether queue items of the group have to wait for an answer, or for others of it that do.
+    pub(crate) fn has_to_wait(&self, group: &GroupId) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM pending WHERE group_id = ?1 AND NOT lapsed)
+                       OR EXISTS (SELECT 1 FROM parked WHERE group_id = ?1)";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        Ok(statement.query_row([group.as_slice()], |row| row.get(0))?)
+    }
+
+    pub(crate) fn park(&self, group: &GroupId, item: &QueueItem) -> Result<(), StoreError> {
+        self.conn.execute(
+            "INSERT INTO parked (group_id, item) VALUES (?1, ?2)",
+            (group.as_slice(), item.encode()),
+        )?;
+        Ok(())
+    }
+
+    /// The first parked item of a group in which nothing is pending any more.
+    pub(crate) fn next_parked(&self) -> Result<Option<ParkedItem>, StoreError> {
+        let sql = "SELECT id, item FROM parked WHERE NOT EXISTS
+                   (SELECT 1 FROM pending WHERE pending.group_id = parked.group_id AND NOT lapsed)
+                   ORDER BY id LIMIT 1";
+        Ok(self
+            .conn
+            .prepare_cached(sql)?
+            .query_row([], |row| {
+                Ok(ParkedItem {
+                    id: row.get(0)?,
+                    item: decoded(row, 1)?,
+                })
+            })
+            .optional()?)
+    }
+
+    pub(crate) fn unpark(&self, id: i64) -> Result<(), StoreError> {
+        self.conn.execute("DELETE FROM parked WHERE id = ?1", [id])?;
+        Ok(())
+    }
+
+    pub(crate) fn insert_event(&self, event: &Event) -> Result<(), StoreError> {
+        self.conn.execute("INSERT INTO events (event) VALUES (?1)", [event.encode()])?;
+        Ok(())
+    }
+
+    /// The oldest `limit` events after the one with this number.
+    pub(crate) fn events(&self, after: i64, limit: u32) -> Result<Vec<(i64, Event)>, StoreError> {
+        let sql = "SELECT id, event FROM events WHERE id > ?1 ORDER BY id LIMIT ?2";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let rows = statement.query_map((after, limit), |row| Ok((row.get(0)?, decoded(row, 1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The application has taken these.
+    pub(crate) fn delete_events(&self, up_to: i64) -> Result<(), StoreError> {
+        self.conn.execute("DELETE FROM events WHERE id <= ?1", [up_to])?;
+        Ok(())
+    }
+}
