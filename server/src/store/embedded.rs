@@ -1,0 +1,336 @@
+//! The embedded backend: one SQLite file, for a provider on one machine.
+//!
+//! One thread owns the only connection that writes. It takes the changes that have queued up
+//! meanwhile and commits them together: one synchronization of the disk for all of them, and
+//! no answer before it. Reads run beside it, on connections of their own, each on a snapshot
+//! that holds everything whose commit has returned.
+//!
+//! A message is stored once for its audience. A client's queue is not stored at all: it is
+//! what its audiences hold beyond its cursor (see `reads::queue`).
+
+mod apply;
+mod queue;
+mod reads;
+mod schema;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use moh_messages::{AudienceDigest, ClientId, DeliveryId, GroupId, ProviderName, UserId};
+use tokio::sync::{mpsc, oneshot};
+
+use self::reads::Readers;
+use self::writer::{Job, Writer};
+use super::{CommitError, OutboxRow, QueueRow, Store, StoreError, StoredGroup};
+use crate::change::{Answer, Change, Client, KeyPackage, Version};
+
+/// What the writer is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriterEvent {
+    /// A transaction begins, for this many changes.
+    Begin(usize),
+    /// Everything is written, nothing is durable.
+    BeforeCommit,
+    /// Everything is durable, nothing is answered.
+    BeforeReply,
+}
+
+/// Is told what the writer is about to do, on the writer's thread.
+pub type Observer = Arc<dyn Fn(WriterEvent) + Send + Sync>;
+
+/// How the embedded backend runs.
+#[derive(Clone)]
+pub struct EmbeddedOptions {
+    /// The most reads at a time.
+    pub max_readers: usize,
+    /// The most changes that wait for the writer; further ones wait to be let in.
+    pub max_waiting_changes: usize,
+    /// The most changes that are committed together.
+    pub max_batch_changes: usize,
+    /// No further change is taken into a batch that writes this many bytes.
+    pub max_batch_bytes: usize,
+    /// For tests: watches the writer.
+    pub observer: Option<Observer>,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self {
+            max_readers: 8,
+            max_waiting_changes: 1024,
+            max_batch_changes: 512,
+            max_batch_bytes: 8 << 20,
+            observer: None,
+        }
+    }
+}
+
+/// Durable storage in one SQLite file.
+///
+/// Dropping it waits until the changes that are queued are committed.
+pub struct Embedded {
+    jobs: Option<mpsc::Sender<Job>>,
+    writer: Option<JoinHandle<()>>,
+    readers: Readers,
+    /// Released last.
+    _lock: File,
+}
+
+impl Embedded {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, is in use by another process, or was written by a
+    /// newer version of this software.
+    pub fn open(path: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        let lock = schema::lock(path)?;
+        let connection = schema::open_writer(path)?;
+        let readers = Readers::open(path, options.max_readers.max(1))?;
+        let (jobs, queued) = mpsc::channel(options.max_waiting_changes.max(1));
+        let writer = Writer::new(connection, queued, options);
+        let writer = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| StoreError(format!("no thread for the writer: {error}")))?;
+        Ok(Self {
+            jobs: Some(jobs),
+            writer: Some(writer),
+            readers,
+            _lock: lock,
+        })
+    }
+
+    async fn send<T>(
+        &self,
+        job: Job,
+        reply: oneshot::Receiver<Result<T, CommitError>>,
+    ) -> Result<T, CommitError> {
+        let stopped = || StoreError("the writer has stopped".to_owned());
+        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
+        jobs.send(job).await.map_err(|_| stopped())?;
+        reply.await.map_err(|_| stopped())?
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // A writer that has panicked has nothing more to say.
+        let _ = self.writer.take().map(JoinHandle::join);
+    }
+}
+
+#[async_trait]
+impl Store for Embedded {
+    async fn commit(&self, change: Change) -> Result<(), CommitError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Commit(change, reply), answer).await
+    }
+
+    async fn group(&self, group_id: &GroupId) -> Result<Option<StoredGroup>, StoreError> {
+        let group_id = group_id.clone();
+        self.readers.read(move |c| reads::group(c, &group_id)).await
+    }
+
+    async fn group_at_epoch(
+        &self,
+        group_id: &GroupId,
+        epoch: u64,
+    ) -> Result<Option<StoredGroup>, StoreError> {
+        let group_id = group_id.clone();
+        self.readers
+            .read(move |c| reads::group_at_epoch(c, &group_id, epoch))
+            .await
+    }
+
+    async fn group_version(&self, group_id: &GroupId) -> Result<Option<Version>, StoreError> {
+        let group_id = group_id.clone();
+        self.readers
+            .read(move |c| reads::group_version(c, &group_id))
+            .await
+    }
+
+    async fn answer(
+        &self,
+        group_id: &GroupId,
+        message_hash: &[u8; 32],
+    ) -> Result<Option<Answer>, StoreError> {
+        let (group_id, message_hash) = (group_id.clone(), *message_hash);
+        self.readers
+            .read(move |c| reads::answer(c, &group_id, &message_hash))
+            .await
+    }
+
+    async fn audience(
+        &self,
+        sender: &ProviderName,
+        digest: &AudienceDigest,
+    ) -> Result<Option<Vec<Option<ClientId>>>, StoreError> {
+        let (sender, digest) = (sender.clone(), digest.clone());
+        self.readers
+            .read(move |c| reads::audience(c, &sender, &digest))
+            .await
+    }
+
+    async fn delivered(
+        &self,
+        sender: &ProviderName,
+        delivery_id: &DeliveryId,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let (sender, delivery_id) = (sender.clone(), delivery_id.clone());
+        self.readers
+            .read(move |c| reads::delivered(c, &sender, &delivery_id))
+            .await
+    }
+
+    async fn outbox_destinations(&self) -> Result<Vec<ProviderName>, StoreError> {
+        self.readers.read(reads::outbox_destinations).await
+    }
+
+    async fn outbox(
+        &self,
+        destination: &ProviderName,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        let destination = destination.clone();
+        self.readers
+            .read(move |c| reads::outbox(c, &destination, max_rows, max_bytes))
+            .await
+    }
+
+    async fn outbox_audience(
+        &self,
+        digest: &AudienceDigest,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let digest = digest.clone();
+        self.readers
+            .read(move |c| reads::outbox_audience(c, &digest))
+            .await
+    }
+
+    async fn client(&self, client_id: &ClientId) -> Result<Option<Client>, StoreError> {
+        let client_id = client_id.clone();
+        self.readers
+            .read(move |c| reads::client(c, &client_id))
+            .await
+    }
+
+    async fn clients(&self, user: &UserId) -> Result<Vec<ClientId>, StoreError> {
+        let user = user.clone();
+        self.readers.read(move |c| reads::clients(c, &user)).await
+    }
+
+    async fn next_key_package(
+        &self,
+        client_id: &ClientId,
+        cipher_suites: &[u16],
+        now: u64,
+    ) -> Result<Option<KeyPackage>, StoreError> {
+        let (client_id, cipher_suites) = (client_id.clone(), cipher_suites.to_vec());
+        self.readers
+            .read(move |c| reads::next_key_package(c, &client_id, &cipher_suites, now))
+            .await
+    }
+
+    async fn count_key_packages(&self, client_id: &ClientId, now: u64) -> Result<u64, StoreError> {
+        let client_id = client_id.clone();
+        self.readers
+            .read(move |c| reads::count_key_packages(c, &client_id, now))
+            .await
+    }
+
+    async fn consent(&self, user: &UserId, peer: &UserId) -> Result<bool, StoreError> {
+        let (user, peer) = (user.clone(), peer.clone());
+        self.readers
+            .read(move |c| reads::consent(c, &user, &peer))
+            .await
+    }
+
+    async fn queue(
+        &self,
+        client_id: &ClientId,
+        after: u64,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<QueueRow>, StoreError> {
+        let client_id = client_id.clone();
+        self.readers
+            .read(move |c| queue::queue(c, &client_id, after, max_rows, max_bytes))
+            .await
+    }
+
+    async fn acknowledged(&self, client_id: &ClientId) -> Result<u64, StoreError> {
+        let client_id = client_id.clone();
+        self.readers
+            .read(move |c| reads::acknowledged(c, &client_id))
+            .await
+    }
+
+    async fn sweep(&self, before: u64) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        match self.send(Job::Sweep(before, reply), answer).await {
+            Ok(()) => Ok(()),
+            Err(CommitError::Failed(error)) => Err(error),
+            Err(CommitError::Conflict) => Err(StoreError("a sweep cannot conflict".to_owned())),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<rusqlite::Error> for CommitError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// A number as SQLite keeps it.
+fn int(value: u64) -> Result<i64, StoreError> {
+    i64::try_from(value).map_err(|_| StoreError(format!("{value} is too large to be stored")))
+}
+
+/// A bound that stored numbers are compared with: none of them is greater than the greatest.
+fn bound(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// A time as SQLite keeps it; what is too far away for it is the end of time.
+fn time(value: u64) -> i64 {
+    bound(value)
+}
+
+/// A time that [`time`] was given.
+fn time_of(stored: u64) -> u64 {
+    if bound(stored) == i64::MAX {
+        u64::MAX
+    } else {
+        stored
+    }
+}
+
+/// A stored name, which was valid when it was written.
+fn name<T: std::str::FromStr>(text: &str) -> Result<T, StoreError> {
+    text.parse()
+        .map_err(|_| StoreError(format!("{text:?} in the database is not a valid name")))
+}
+
+/// Stored bytes, which were within their bounds when they were written.
+fn opaque<const MAX: usize, const MIN: usize>(
+    bytes: Vec<u8>,
+) -> Result<moh_messages::Opaque<MAX, MIN>, StoreError> {
+    moh_messages::Opaque::new(bytes)
+        .map_err(|error| StoreError(format!("a value in the database: {error}")))
+}

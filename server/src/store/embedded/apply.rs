@@ -1,0 +1,399 @@
+//! A change in SQL: what it expects, and what it writes.
+
+use moh_messages::{AudienceDigest, ClientId, GroupId, ProviderName, UserId};
+use rusqlite::{Connection, OptionalExtension, Params, params};
+
+use super::{StoreError, bound, int, reads, time};
+use crate::change::{Answer, Client, Expect, KeyPackage, OutboxDelivery, Write};
+use crate::store::CommitError;
+
+type Made = Result<(), CommitError>;
+
+/// Whether everything holds that a change was based on.
+pub(super) fn expected(connection: &Connection, expect: &[Expect]) -> Made {
+    for expect in expect {
+        if !holds(connection, expect)? {
+            return Err(CommitError::Conflict);
+        }
+    }
+    Ok(())
+}
+
+fn holds(connection: &Connection, expect: &Expect) -> Result<bool, StoreError> {
+    let exists = |sql, params: &[&dyn rusqlite::ToSql]| -> Result<bool, StoreError> {
+        Ok(connection.prepare_cached(sql)?.exists(params)?)
+    };
+    match expect {
+        Expect::Group(group_id, version) => {
+            Ok(reads::group_version(connection, group_id)? == *version)
+        }
+        Expect::NoClient(client_id) => Ok(!exists(
+            "SELECT 1 FROM clients WHERE client_id = ?1",
+            params![client_id.as_str()],
+        )?),
+        Expect::ClientCount(user, count) => {
+            let clients: i64 = connection
+                .prepare_cached("SELECT count(*) FROM clients WHERE user_id = ?1")?
+                .query_row([user.as_str()], |row| row.get(0))?;
+            Ok(clients == i64::from(*count))
+        }
+        Expect::KeyPackage(reference) => exists(
+            "SELECT 1 FROM key_packages WHERE reference = ?1",
+            params![reference.as_slice()],
+        ),
+        Expect::NewMessage(group_id, message_hash) => Ok(!exists(
+            "SELECT 1 FROM answers WHERE group_id = ?1 AND message_hash = ?2",
+            params![group_id.as_slice(), message_hash],
+        )?),
+        Expect::NewDelivery(sender, delivery_id) => Ok(!exists(
+            "SELECT 1 FROM delivered WHERE sender = ?1 AND delivery_id = ?2",
+            params![sender.as_str(), delivery_id.as_slice()],
+        )?),
+    }
+}
+
+/// Makes the writes of a change, in their order. On an error, some of them may be made.
+pub(super) fn written(connection: &Connection, writes: &[Write]) -> Made {
+    for write in writes {
+        match write {
+            Write::CreateGroup { group_id, snapshot } => {
+                create_group(connection, group_id, snapshot)
+            }
+            Write::AppendGroup { .. } => append_group(connection, write),
+            Write::Answer {
+                group_id,
+                message_hash,
+                answer: given,
+            } => answer(connection, group_id, message_hash, given),
+            Write::ForgetAnswers {
+                group_id,
+                before_epoch,
+            } => run(
+                connection,
+                "DELETE FROM answers WHERE group_id = ?1 AND epoch < ?2",
+                params![group_id.as_slice(), bound(*before_epoch)],
+            ),
+            Write::Audience {
+                sender,
+                digest,
+                members,
+            } => audience(connection, sender, digest, members),
+            Write::Message { .. } => message(connection, write),
+            Write::Delivered { .. } => delivered(connection, write),
+            Write::OutboxAudience { digest, recipients } => {
+                outbox_audience(connection, digest, recipients)
+            }
+            Write::Outbox(delivery) => outbox(connection, delivery),
+            Write::OutboxDone { id } => {
+                run(connection, "DELETE FROM outbox WHERE id = ?1", [bound(*id)])
+            }
+            Write::OutboxSetAside { id, reason } => run(
+                connection,
+                "UPDATE outbox SET set_aside_reason = ?2 WHERE id = ?1",
+                params![bound(*id), reason],
+            ),
+            Write::Client {
+                client_id,
+                client: known,
+            } => client(connection, client_id, known),
+            Write::KeyPackage(package) => key_package(connection, package),
+            Write::RemoveKeyPackage(reference) => run(
+                connection,
+                "DELETE FROM key_packages WHERE reference = ?1",
+                [reference.as_slice()],
+            ),
+            Write::Consent {
+                user,
+                peer,
+                allowed,
+            } => consent(connection, user, peer, *allowed),
+            Write::Acknowledge {
+                client_id,
+                sequence,
+            } => acknowledge(connection, client_id, *sequence),
+        }?;
+    }
+    Ok(())
+}
+
+fn rows(connection: &Connection, sql: &str, params: impl Params) -> Result<usize, CommitError> {
+    Ok(connection.prepare_cached(sql)?.execute(params)?)
+}
+
+fn run(connection: &Connection, sql: &str, params: impl Params) -> Made {
+    rows(connection, sql, params).map(|_| ())
+}
+
+/// One row, or the change has to be decided again: something is there already, or is gone.
+fn one(connection: &Connection, sql: &str, params: impl Params) -> Made {
+    match rows(connection, sql, params)? {
+        1 => Ok(()),
+        _ => Err(CommitError::Conflict),
+    }
+}
+
+fn create_group(connection: &Connection, group_id: &GroupId, snapshot: &[u8]) -> Made {
+    run(
+        connection,
+        "INSERT INTO groups (group_id, version) VALUES (?1, 0)",
+        [group_id.as_slice()],
+    )?;
+    run(
+        connection,
+        "INSERT INTO group_snapshots (group_number, version, epoch, bytes) VALUES (?1, 0, 0, ?2)",
+        params![connection.last_insert_rowid(), snapshot],
+    )
+}
+
+fn append_group(connection: &Connection, write: &Write) -> Made {
+    let Write::AppendGroup {
+        group_id,
+        version,
+        epoch,
+        entry,
+        snapshot,
+        keep_from_epoch,
+    } = write
+    else {
+        return Ok(());
+    };
+    let (version, epoch) = (int(*version)?, int(*epoch)?);
+    let number: i64 = connection
+        .prepare_cached(
+            "UPDATE groups SET version = ?2 WHERE group_id = ?1 AND version = ?2 - 1
+             RETURNING number",
+        )?
+        .query_row(params![group_id.as_slice(), version], |row| row.get(0))
+        .optional()?
+        .ok_or_else(|| StoreError(format!("version {version} does not follow the stored one")))?;
+    run(
+        connection,
+        "INSERT INTO group_log (group_number, version, epoch, bytes) VALUES (?1, ?2, ?3, ?4)",
+        params![number, version, epoch, entry],
+    )?;
+    let Some(snapshot) = snapshot else {
+        return Ok(());
+    };
+    run(
+        connection,
+        "INSERT INTO group_snapshots (group_number, version, epoch, bytes)
+         VALUES (?1, ?2, ?3, ?4)",
+        params![number, version, epoch, snapshot],
+    )?;
+    let oldest_kept: Option<i64> = connection
+        .prepare_cached(
+            "SELECT version FROM group_snapshots WHERE group_number = ?1 AND epoch <= ?2
+             ORDER BY version DESC LIMIT 1",
+        )?
+        .query_row(params![number, bound(*keep_from_epoch)], |row| row.get(0))
+        .optional()?;
+    if let Some(oldest_kept) = oldest_kept {
+        run(
+            connection,
+            "DELETE FROM group_snapshots WHERE group_number = ?1 AND version < ?2",
+            [number, oldest_kept],
+        )?;
+        run(
+            connection,
+            "DELETE FROM group_log WHERE group_number = ?1 AND version <= ?2",
+            [number, oldest_kept],
+        )?;
+    }
+    Ok(())
+}
+
+fn answer(connection: &Connection, group: &GroupId, hash: &[u8; 32], given: &Answer) -> Made {
+    one(
+        connection,
+        "INSERT INTO answers (group_id, message_hash, epoch, accepted_at, signature_key)
+         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+        params![
+            group.as_slice(),
+            hash,
+            int(given.epoch)?,
+            int(given.accepted_at)?,
+            given.signature_key.as_slice()
+        ],
+    )
+}
+
+fn audience(
+    connection: &Connection,
+    sender: &ProviderName,
+    digest: &AudienceDigest,
+    members: &[Option<ClientId>],
+) -> Made {
+    let new = rows(
+        connection,
+        "INSERT INTO audiences (sender, digest) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+        params![sender.as_str(), digest.as_slice()],
+    )?;
+    if new == 0 {
+        return Ok(());
+    }
+    let audience = connection.last_insert_rowid();
+    let mut list = String::new();
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO audience_members (client, audience, position) VALUES (?1, ?2, ?3)",
+    )?;
+    for (position, member) in (0_i64..).zip(members) {
+        if let Some(client) = member {
+            insert.execute(params![client.as_str(), audience, position])?;
+            list.push_str(client.as_str());
+        }
+        list.push('\n');
+    }
+    run(
+        connection,
+        "INSERT INTO audience_lists (audience, clients) VALUES (?1, ?2)",
+        params![audience, list],
+    )
+}
+
+fn message(connection: &Connection, write: &Write) -> Made {
+    let Write::Message {
+        sender,
+        digest,
+        except,
+        received_at,
+        payload,
+    } = write
+    else {
+        return Ok(());
+    };
+    let received_at = int(*received_at)?;
+    let audience: i64 = connection
+        .prepare_cached("SELECT id FROM audiences WHERE sender = ?1 AND digest = ?2")?
+        .query_row(params![sender.as_str(), digest.as_slice()], |row| {
+            row.get(0)
+        })
+        .optional()?
+        .ok_or(CommitError::Conflict)?;
+    run(
+        connection,
+        "INSERT INTO messages (audience, except_position, received_at, payload)
+         VALUES (?1, ?2, ?3, ?4)",
+        params![audience, except, received_at, payload],
+    )?;
+    run(
+        connection,
+        "UPDATE audiences SET last_sequence = ?2, used_at = max(used_at, ?3) WHERE id = ?1",
+        params![audience, connection.last_insert_rowid(), received_at],
+    )
+}
+
+fn acknowledge(connection: &Connection, client_id: &ClientId, sequence: u64) -> Made {
+    run(
+        connection,
+        "INSERT INTO acknowledged (client, sequence) VALUES (?1, ?2)
+         ON CONFLICT DO UPDATE SET sequence = excluded.sequence
+         WHERE excluded.sequence > sequence",
+        params![client_id.as_str(), int(sequence)?],
+    )
+}
+
+fn delivered(connection: &Connection, write: &Write) -> Made {
+    let Write::Delivered {
+        sender,
+        delivery_id,
+        result,
+        received_at,
+    } = write
+    else {
+        return Ok(());
+    };
+    one(
+        connection,
+        "INSERT INTO delivered (sender, delivery_id, received_at, result)
+         VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        params![
+            sender.as_str(),
+            delivery_id.as_slice(),
+            int(*received_at)?,
+            result
+        ],
+    )
+}
+
+fn outbox_audience(connection: &Connection, digest: &AudienceDigest, recipients: &[u8]) -> Made {
+    let new = rows(
+        connection,
+        "INSERT INTO outbox_audience_uses (digest, used_at) VALUES (?1, 0) ON CONFLICT DO NOTHING",
+        [digest.as_slice()],
+    )?;
+    if new == 0 {
+        return Ok(());
+    }
+    run(
+        connection,
+        "INSERT INTO outbox_audiences (digest, recipients) VALUES (?1, ?2)",
+        params![digest.as_slice(), recipients],
+    )
+}
+
+fn outbox(connection: &Connection, delivery: &OutboxDelivery) -> Made {
+    let created_at = int(delivery.created_at)?;
+    one(
+        connection,
+        "UPDATE outbox_audience_uses SET used_at = max(used_at, ?2) WHERE digest = ?1",
+        params![delivery.digest.as_slice(), created_at],
+    )?;
+    run(
+        connection,
+        "INSERT INTO outbox
+             (destination, group_id, delivery_id, digest, except_position, created_at, payload)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![
+            delivery.destination.as_str(),
+            delivery.group_id.as_slice(),
+            delivery.delivery_id.as_slice(),
+            delivery.digest.as_slice(),
+            delivery.except,
+            created_at,
+            delivery.payload
+        ],
+    )
+}
+
+fn client(connection: &Connection, client_id: &ClientId, client: &Client) -> Made {
+    run(
+        connection,
+        "INSERT INTO clients (client_id, user_id, scheme, signature_key, registered_at)
+         VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET scheme = excluded.scheme,
+             signature_key = excluded.signature_key, registered_at = excluded.registered_at",
+        params![
+            client_id.as_str(),
+            client_id.user_id().as_str(),
+            client.scheme.0,
+            client.signature_key.as_slice(),
+            int(client.registered_at)?
+        ],
+    )
+}
+
+fn consent(connection: &Connection, user: &UserId, peer: &UserId, allowed: bool) -> Made {
+    let sql = if allowed {
+        "INSERT INTO consents (user_id, peer) VALUES (?1, ?2) ON CONFLICT DO NOTHING"
+    } else {
+        "DELETE FROM consents WHERE user_id = ?1 AND peer = ?2"
+    };
+    run(connection, sql, [user.as_str(), peer.as_str()])
+}
+
+fn key_package(connection: &Connection, package: &KeyPackage) -> Made {
+    run(
+        connection,
+        "INSERT INTO key_packages
+             (reference, client_id, cipher_suite, last_resort, expires_at, bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+        params![
+            package.reference.as_slice(),
+            package.client_id.as_str(),
+            package.cipher_suite,
+            package.last_resort,
+            time(package.expires_at),
+            package.bytes
+        ],
+    )
+}

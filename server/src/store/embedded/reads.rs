@@ -1,0 +1,384 @@
+//! Reads: the connections for them, and each one in SQL.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use moh_messages::{
+    AudienceDigest, ClientId, DeliveryId, GroupId, ProviderName, SignatureScheme, UserId,
+};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use tokio::sync::Semaphore;
+
+use super::{bound, name, opaque, schema};
+use crate::change::{Answer, Client, KeyPackage, OutboxDelivery, Version};
+use crate::store::{OutboxRow, StoreError, StoredGroup};
+
+type Found<T> = Result<Option<T>, StoreError>;
+
+/// Connections that read, each for one read at a time.
+pub(super) struct Readers {
+    idle: Arc<Mutex<Vec<Connection>>>,
+    permits: Arc<Semaphore>,
+}
+
+/// A connection that goes back when its read has ended, in whichever way.
+struct Lease {
+    connection: Option<Connection>,
+    idle: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.extend(self.connection.take());
+    }
+}
+
+impl Readers {
+    pub(super) fn open(path: &std::path::Path, count: usize) -> Result<Self, StoreError> {
+        let idle = (0..count)
+            .map(|_| schema::open_reader(path))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            idle: Arc::new(Mutex::new(idle)),
+            permits: Arc::new(Semaphore::new(count)),
+        })
+    }
+
+    /// Runs a read on one snapshot of everything whose commit has returned by now.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let failed = |what: &str| StoreError(format!("a read: {what}"));
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .map_err(|_| failed("no permit"))?;
+        let idle = Arc::clone(&self.idle);
+        let task = tokio::task::spawn_blocking(move || {
+            // The connection goes back before the permit does.
+            let _permit = permit;
+            let connection = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let lease = Lease { connection, idle };
+            let connection = lease
+                .connection
+                .as_ref()
+                .ok_or_else(|| failed("no connection"))?;
+            let snapshot = connection.unchecked_transaction()?;
+            read(&snapshot)
+        });
+        task.await
+            .map_err(|error| StoreError(format!("a read: {error}")))?
+    }
+}
+
+/// A column that was written from a `u64`.
+pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+}
+
+fn group_number(connection: &Connection, group_id: &GroupId) -> Found<(i64, Version)> {
+    Ok(connection
+        .prepare_cached("SELECT number, version FROM groups WHERE group_id = ?1")?
+        .query_row([group_id.as_slice()], |row| {
+            Ok((row.get(0)?, number(row, 1)?))
+        })
+        .optional()?)
+}
+
+pub(super) fn group_version(connection: &Connection, group_id: &GroupId) -> Found<Version> {
+    Ok(group_number(connection, group_id)?.map(|(_, version)| version))
+}
+
+pub(super) fn group(connection: &Connection, group_id: &GroupId) -> Found<StoredGroup> {
+    let Some((group, version)) = group_number(connection, group_id)? else {
+        return Ok(None);
+    };
+    let (snapshot_version, _, snapshot) = snapshot(connection, group, i64::MAX)?
+        .ok_or_else(|| StoreError("a group without a snapshot".to_owned()))?;
+    let log = connection
+        .prepare_cached(
+            "SELECT bytes FROM group_log WHERE group_number = ?1 AND version > ?2
+             ORDER BY version",
+        )?
+        .query_map(params![group, bound(snapshot_version)], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    Ok(Some(StoredGroup {
+        version,
+        snapshot_version,
+        snapshot,
+        log,
+    }))
+}
+
+/// The newest snapshot that is not of a later epoch: its version, epoch and bytes.
+fn snapshot(connection: &Connection, group: i64, epoch: i64) -> Found<(Version, u64, Vec<u8>)> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT version, epoch, bytes FROM group_snapshots
+             WHERE group_number = ?1 AND epoch <= ?2 ORDER BY version DESC LIMIT 1",
+        )?
+        .query_row([group, epoch], |row| {
+            Ok((number(row, 0)?, number(row, 1)?, row.get(2)?))
+        })
+        .optional()?)
+}
+
+pub(super) fn group_at_epoch(
+    connection: &Connection,
+    group_id: &GroupId,
+    epoch: u64,
+) -> Found<StoredGroup> {
+    let Some((group, _)) = group_number(connection, group_id)? else {
+        return Ok(None);
+    };
+    let Some((snapshot_version, mut reached, snapshot)) =
+        snapshot(connection, group, bound(epoch))?
+    else {
+        return Ok(None);
+    };
+    let mut found = StoredGroup {
+        version: snapshot_version,
+        snapshot_version,
+        snapshot,
+        log: Vec::new(),
+    };
+    let mut statement = connection.prepare_cached(
+        "SELECT version, epoch, bytes FROM group_log WHERE group_number = ?1 AND version > ?2
+         ORDER BY version",
+    )?;
+    let mut entries = statement.query(params![group, bound(snapshot_version)])?;
+    while reached < epoch {
+        let Some(entry) = entries.next()? else {
+            return Ok(None);
+        };
+        found.version = number(entry, 0)?;
+        reached = number(entry, 1)?;
+        found.log.push(entry.get(2)?);
+    }
+    Ok((reached == epoch).then_some(found))
+}
+
+pub(super) fn answer(
+    connection: &Connection,
+    group_id: &GroupId,
+    message_hash: &[u8; 32],
+) -> Found<Answer> {
+    let row = connection
+        .prepare_cached(
+            "SELECT epoch, accepted_at, signature_key FROM answers
+             WHERE group_id = ?1 AND message_hash = ?2",
+        )?
+        .query_row(params![group_id.as_slice(), message_hash], |row| {
+            Ok((number(row, 0)?, number(row, 1)?, row.get(2)?))
+        })
+        .optional()?;
+    row.map(|(epoch, accepted_at, key)| {
+        Ok(Answer {
+            epoch,
+            accepted_at,
+            signature_key: opaque(key)?,
+        })
+    })
+    .transpose()
+}
+
+pub(super) fn audience(
+    connection: &Connection,
+    sender: &ProviderName,
+    digest: &AudienceDigest,
+) -> Found<Vec<Option<ClientId>>> {
+    let list: Option<String> = connection
+        .prepare_cached(
+            "SELECT clients FROM audience_lists WHERE audience =
+                 (SELECT id FROM audiences WHERE sender = ?1 AND digest = ?2)",
+        )?
+        .query_row(params![sender.as_str(), digest.as_slice()], |row| {
+            row.get(0)
+        })
+        .optional()?;
+    list.map(|list| {
+        list.lines()
+            .map(|line| (!line.is_empty()).then(|| name(line)).transpose())
+            .collect()
+    })
+    .transpose()
+}
+
+pub(super) fn delivered(
+    connection: &Connection,
+    sender: &ProviderName,
+    delivery_id: &DeliveryId,
+) -> Found<Vec<u8>> {
+    Ok(connection
+        .prepare_cached("SELECT result FROM delivered WHERE sender = ?1 AND delivery_id = ?2")?
+        .query_row(params![sender.as_str(), delivery_id.as_slice()], |row| {
+            row.get(0)
+        })
+        .optional()?)
+}
+
+pub(super) fn outbox_destinations(
+    connection: &Connection,
+) -> Result<Vec<ProviderName>, StoreError> {
+    // One look into the index for each destination, however many deliveries it has.
+    let mut next = connection.prepare_cached(
+        "SELECT destination FROM outbox
+         WHERE destination > ?1 AND set_aside_reason IS NULL ORDER BY destination LIMIT 1",
+    )?;
+    let mut destinations: Vec<ProviderName> = Vec::new();
+    loop {
+        let after = destinations.last().map_or("", ProviderName::as_str);
+        let Some(destination) = next
+            .query_row([after], |row| row.get::<_, String>(0))
+            .optional()?
+        else {
+            return Ok(destinations);
+        };
+        destinations.push(name(&destination)?);
+    }
+}
+
+pub(super) fn outbox(
+    connection: &Connection,
+    destination: &ProviderName,
+    max_rows: usize,
+    max_bytes: usize,
+) -> Result<Vec<OutboxRow>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, group_id, delivery_id, digest, except_position, created_at, payload
+         FROM outbox WHERE destination = ?1 AND set_aside_reason IS NULL ORDER BY id",
+    )?;
+    let mut rows = statement.query([destination.as_str()])?;
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    while found.len() < max_rows && (bytes < max_bytes || found.is_empty()) {
+        let Some(row) = rows.next()? else { break };
+        let payload: Vec<u8> = row.get(6)?;
+        bytes += payload.len();
+        found.push(OutboxRow {
+            id: number(row, 0)?,
+            delivery: OutboxDelivery {
+                destination: destination.clone(),
+                group_id: opaque(row.get(1)?)?,
+                delivery_id: opaque(row.get(2)?)?,
+                digest: opaque(row.get(3)?)?,
+                except: row.get(4)?,
+                created_at: number(row, 5)?,
+                payload,
+            },
+        });
+    }
+    Ok(found)
+}
+
+pub(super) fn outbox_audience(connection: &Connection, digest: &AudienceDigest) -> Found<Vec<u8>> {
+    Ok(connection
+        .prepare_cached("SELECT recipients FROM outbox_audiences WHERE digest = ?1")?
+        .query_row([digest.as_slice()], |row| row.get(0))
+        .optional()?)
+}
+
+pub(super) fn client(connection: &Connection, client_id: &ClientId) -> Found<Client> {
+    let row = connection
+        .prepare_cached(
+            "SELECT scheme, signature_key, registered_at FROM clients WHERE client_id = ?1",
+        )?
+        .query_row([client_id.as_str()], |row| {
+            Ok((row.get(0)?, row.get(1)?, number(row, 2)?))
+        })
+        .optional()?;
+    row.map(|(scheme, key, registered_at)| {
+        Ok(Client {
+            scheme: SignatureScheme(scheme),
+            signature_key: opaque(key)?,
+            registered_at,
+        })
+    })
+    .transpose()
+}
+
+pub(super) fn clients(connection: &Connection, user: &UserId) -> Result<Vec<ClientId>, StoreError> {
+    connection
+        .prepare_cached("SELECT client_id FROM clients WHERE user_id = ?1 ORDER BY client_id")?
+        .query_and_then([user.as_str()], |row| name(&row.get::<_, String>(0)?))?
+        .collect()
+}
+
+pub(super) fn next_key_package(
+    connection: &Connection,
+    client_id: &ClientId,
+    cipher_suites: &[u16],
+    now: u64,
+) -> Found<KeyPackage> {
+    let mut candidates = connection.prepare_cached(
+        "SELECT number, cipher_suite FROM key_packages WHERE client_id = ?1 AND expires_at > ?2
+         ORDER BY last_resort, number",
+    )?;
+    let mut rows = candidates.query(params![client_id.as_str(), bound(now)])?;
+    let number = loop {
+        let Some(row) = rows.next()? else {
+            return Ok(None);
+        };
+        if cipher_suites.contains(&row.get(1)?) {
+            break row.get::<_, i64>(0)?;
+        }
+    };
+    let (reference, cipher_suite, last_resort, expires_at, bytes) = connection
+        .prepare_cached(
+            "SELECT reference, cipher_suite, last_resort, expires_at, bytes
+             FROM key_packages WHERE number = ?1",
+        )?
+        .query_row([number], |row| {
+            Ok((
+                row.get(0)?,
+                row.get(1)?,
+                row.get(2)?,
+                self::number(row, 3)?,
+                row.get(4)?,
+            ))
+        })?;
+    Ok(Some(KeyPackage {
+        reference: opaque(reference)?,
+        client_id: client_id.clone(),
+        cipher_suite,
+        last_resort,
+        expires_at: super::time_of(expires_at),
+        bytes,
+    }))
+}
+
+pub(super) fn count_key_packages(
+    connection: &Connection,
+    client_id: &ClientId,
+    now: u64,
+) -> Result<u64, StoreError> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT count(*) FROM key_packages WHERE client_id = ?1 AND expires_at > ?2",
+        )?
+        .query_row(params![client_id.as_str(), bound(now)], |row| {
+            number(row, 0)
+        })?)
+}
+
+pub(super) fn consent(
+    connection: &Connection,
+    user: &UserId,
+    peer: &UserId,
+) -> Result<bool, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT 1 FROM consents WHERE user_id = ?1 AND peer = ?2")?
+        .exists([user.as_str(), peer.as_str()])?)
+}
+
+pub(super) fn acknowledged(
+    connection: &Connection,
+    client_id: &ClientId,
+) -> Result<u64, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT sequence FROM acknowledged WHERE client = ?1")?
+        .query_row([client_id.as_str()], |row| number(row, 0))
+        .optional()?
+        .unwrap_or(0))
+}
