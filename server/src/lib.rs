@@ -1,1 +1,57 @@
+//! A provider of MIMI over HTTPS, as a library.
+//!
+//! A request takes this way through the modules:
+//!
+//! 1. [`http`]: routes, TLS, limits, content types; bytes come in.
+//! 2. [`authenticate`]: from bytes to requests whose sender is known.
+//! 3. `operation`: one file for each type of request to the owner of a group; dispatch is one
+//!    match. `client_face` is the same for the requests of our own clients, and `inbox` for
+//!    deliveries by other providers.
+//! 4. [`group`]: pure; a group, a request and the time make a new state and what goes out, or a
+//!    refusal.
+//! 5. [`change`]: what is to become durable, as data.
+//! 6. [`store`]: typed reads, and `commit` of a change.
+//! 7. `outbox`: durable deliveries to other providers.
+//! 8. `queue`: our own clients' queues: read, acknowledge, wake.
+//!
+//! Beside it stand [`federation`] (where other providers are, and their keys), [`keys`] (our
+//! own), `accounts`, `key_packages`, `connections`, [`limits`], [`clock`], [`observe`] and
+//! [`error`]. [`node`] holds it all together.
 
+pub mod http;
+
+pub mod authenticate;
+
+mod client_face;
+mod inbox;
+mod operation;
+
+pub mod group;
+mod groups;
+
+pub mod change;
+
+pub mod store;
+
+mod deliver;
+mod outbox;
+
+mod queue;
+
+mod accounts;
+mod connections;
+mod key_packages;
+
+pub mod clock;
+mod crypto;
+pub mod error;
+pub mod federation;
+pub mod keys;
+pub mod limits;
+pub mod node;
+pub mod observe;
+
+pub use clock::Environment;
+pub use keys::{Keys, SecretKeys};
+pub use limits::Limits;
+pub use node::{Node, Parts};

@@ -1,0 +1,224 @@
+//! What is to become durable, as data: a change set with an expectation.
+//!
+//! An operation reads, decides purely, and hands the store one [`Change`]. The store makes it
+//! durable as a whole, or not at all when an [`Expect`] does not hold any more; then the
+//! operation is run again on fresh state. Group state and the deliveries that follow from it
+//! are atomic by shape: they are in the same change.
+
+use moh_messages::{
+    AudienceDigest, ClientId, DeliveryId, GroupId, KeyPackageRef, ProviderName, PublicKey,
+    SignatureScheme, UserId,
+};
+
+/// A version of a group: 0 when it is created, one more with each change of its state.
+pub type Version = u64;
+
+/// Writes that are made together, when everything that is expected holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// What the decision was based on.
+    pub expect: Vec<Expect>,
+    /// What follows from it, in this order.
+    pub writes: Vec<Write>,
+}
+
+/// What must hold at the moment of the commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The group is at this version, and not deleted; none: there never was one of this name.
+    Group(GroupId, Option<Version>),
+    /// There is no such client.
+    NoClient(ClientId),
+    /// The user has exactly this many clients.
+    ClientCount(UserId, u32),
+    /// The KeyPackage is there to be handed out.
+    KeyPackage(KeyPackageRef),
+    /// No answer to a message with this hash is kept for the group.
+    NewMessage(GroupId, [u8; 32]),
+    /// No delivery of this id has been taken from this provider.
+    NewDelivery(ProviderName, DeliveryId),
+}
+
+/// One thing that becomes durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// A new group, at version 0 and epoch 0.
+    CreateGroup {
+        /// Its name.
+        group_id: GroupId,
+        /// Its whole state.
+        snapshot: Vec<u8>,
+    },
+    /// The next version of a group: one entry of its log, and now and then its whole state.
+    AppendGroup {
+        /// The group.
+        group_id: GroupId,
+        /// The new version: the expected one and one more.
+        version: Version,
+        /// The epoch at that version.
+        epoch: u64,
+        /// What changed.
+        entry: Vec<u8>,
+        /// The whole state at `version`, when the log has grown past it.
+        snapshot: Option<Vec<u8>>,
+        /// Epochs before this one need not be restored any more. The store may forget what
+        /// leads to them alone.
+        keep_from_epoch: u64,
+    },
+    /// A message that was accepted, with its answer, in case the same one comes again.
+    Answer {
+        /// The group.
+        group_id: GroupId,
+        /// SHA-256 of the message.
+        message_hash: [u8; 32],
+        /// The answer.
+        answer: Answer,
+    },
+    /// Answers of epochs before this one are not given again.
+    ForgetAnswers {
+        /// The group.
+        group_id: GroupId,
+        /// The first epoch that is kept.
+        before_epoch: u64,
+    },
+    /// An audience of our own clients, as this provider addresses it. Nothing changes where it
+    /// is known.
+    Audience {
+        /// Who delivers to it.
+        sender: ProviderName,
+        /// Its name.
+        digest: AudienceDigest,
+        /// By position; none where the queue information was not valid.
+        members: Vec<Option<ClientId>>,
+    },
+    /// A message for an audience, stored once; it is in the queue of each member.
+    Message {
+        /// Who delivers it.
+        sender: ProviderName,
+        /// The audience, which exists or is written before this in the same change.
+        digest: AudienceDigest,
+        /// The position of the member that does not get it.
+        except: Option<u32>,
+        /// In milliseconds since the Unix epoch.
+        received_at: u64,
+        /// A `QueuePayload`.
+        payload: Vec<u8>,
+    },
+    /// A delivery that was answered for good, in case it comes again.
+    Delivered {
+        /// From whom.
+        sender: ProviderName,
+        /// Its id.
+        delivery_id: DeliveryId,
+        /// The `DeliveryResult`.
+        result: Vec<u8>,
+        /// In milliseconds since the Unix epoch.
+        received_at: u64,
+    },
+    /// The recipients of deliveries to another provider. Nothing changes where it is known.
+    OutboxAudience {
+        /// Its name.
+        digest: AudienceDigest,
+        /// The `Recipients`.
+        recipients: Vec<u8>,
+    },
+    /// A delivery to another provider.
+    Outbox(OutboxDelivery),
+    /// A delivery that was answered for good.
+    OutboxDone {
+        /// As the store numbered it.
+        id: u64,
+    },
+    /// A delivery that is not tried any more, and kept for the operator.
+    OutboxSetAside {
+        /// As the store numbered it.
+        id: u64,
+        /// Why.
+        reason: String,
+    },
+    /// A client of our own, new or with another key.
+    Client {
+        /// The client.
+        client_id: ClientId,
+        /// Its key.
+        client: Client,
+    },
+    /// A KeyPackage to hand out.
+    KeyPackage(KeyPackage),
+    /// A KeyPackage that was handed out, or is not to be any more.
+    RemoveKeyPackage(KeyPackageRef),
+    /// Whether a peer may fetch the KeyPackages of a user of our own.
+    Consent {
+        /// Our own user.
+        user: UserId,
+        /// A user of any provider.
+        peer: UserId,
+        /// Whether they may.
+        allowed: bool,
+    },
+    /// A client needs nothing up to here any more.
+    Acknowledge {
+        /// The client.
+        client_id: ClientId,
+        /// As the store numbered it. A smaller number than before changes nothing.
+        sequence: u64,
+    },
+}
+
+/// The first answer to a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The epoch after it.
+    pub epoch: u64,
+    /// In milliseconds since the Unix epoch.
+    pub accepted_at: u64,
+    /// The key whose owner may have the answer again.
+    pub signature_key: PublicKey,
+}
+
+/// A delivery to another provider, before it has a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxDelivery {
+    /// To whom.
+    pub destination: ProviderName,
+    /// Of which group.
+    pub group_id: GroupId,
+    /// The same on every attempt.
+    pub delivery_id: DeliveryId,
+    /// The audience, which is stored or written before this in the same change.
+    pub digest: AudienceDigest,
+    /// The position of the recipient that does not get it.
+    pub except: Option<u32>,
+    /// In milliseconds since the Unix epoch.
+    pub created_at: u64,
+    /// A `QueuePayload`.
+    pub payload: Vec<u8>,
+}
+
+/// What a provider knows of a client of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// How its key verifies.
+    pub scheme: SignatureScheme,
+    /// Its key.
+    pub signature_key: PublicKey,
+    /// In milliseconds since the Unix epoch.
+    pub registered_at: u64,
+}
+
+/// A KeyPackage that can be handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPackage {
+    /// Its reference (RFC 9420 section 5.2).
+    pub reference: KeyPackageRef,
+    /// Whose.
+    pub client_id: ClientId,
+    /// For groups of this ciphersuite.
+    pub cipher_suite: u16,
+    /// Handed out when there is no other, and kept.
+    pub last_resort: bool,
+    /// Not handed out at or after this, in milliseconds since the Unix epoch.
+    pub expires_at: u64,
+    /// An MLSMessage.
+    pub bytes: Vec<u8>,
+}

@@ -1,0 +1,268 @@
+//! Requests to other providers, over TLS 1.3, to addresses that may be asked.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::BytesMut;
+use hickory_resolver::TokioResolver;
+use moh_messages::CONTENT_TYPE;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header;
+
+use super::{PeerRequest, PeerResponse, Transport, Unreachable};
+
+/// A host whose address is not asked of the DNS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// The host.
+    pub host: String,
+    /// Its address. The port is that of requests whose URL names none.
+    pub address: SocketAddr,
+}
+
+/// How other providers are reached.
+#[derive(Clone, Debug)]
+pub struct HttpsOptions {
+    /// Certificate authorities that are trusted besides those of the system, as PEM.
+    pub extra_roots_pem: Vec<Vec<u8>>,
+    /// Hosts whose addresses are given.
+    pub overrides: Vec<Override>,
+    /// Whether private, loopback and link-local addresses may be connected to.
+    pub allow_private_addresses: bool,
+    /// How long one request may take.
+    pub timeout: Duration,
+}
+
+/// HTTPS by reqwest.
+pub struct HttpsTransport {
+    client: reqwest::Client,
+}
+
+impl HttpsTransport {
+    /// Prepares it.
+    ///
+    /// # Errors
+    /// When a root certificate is not one, or the system has no configuration for the DNS.
+    pub fn new(options: &HttpsOptions) -> Result<Self, Unreachable> {
+        let failed = |e: &dyn std::fmt::Display| Unreachable(e.to_string());
+        let resolver = TokioResolver::builder_tokio()
+            .and_then(|builder| builder.build())
+            .map_err(|e| failed(&e))?;
+        let overrides = options
+            .overrides
+            .iter()
+            .map(|o| (o.host.clone(), o.address))
+            .collect();
+        let resolver = CheckedResolver {
+            resolver,
+            overrides,
+            allow_private: options.allow_private_addresses,
+        };
+        let mut roots = Vec::new();
+        for pem in &options.extra_roots_pem {
+            roots.extend(reqwest::Certificate::from_pem_bundle(pem).map_err(|e| failed(&e))?);
+        }
+        let client = reqwest::Client::builder()
+            .https_only(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .tls_version_min(reqwest::tls::Version::TLS_1_3)
+            .tls_certs_merge(roots)
+            .dns_resolver(Arc::new(resolver))
+            .no_proxy()
+            .timeout(options.timeout)
+            .connect_timeout(options.timeout)
+            .build()
+            .map_err(|e| failed(&e))?;
+        Ok(Self { client })
+    }
+}
+
+#[async_trait]
+impl Transport for HttpsTransport {
+    async fn send(&self, request: PeerRequest) -> Result<PeerResponse, Unreachable> {
+        let url = format!("https://{}{}", request.host, request.path);
+        let method = if request.get {
+            reqwest::Method::GET
+        } else {
+            reqwest::Method::POST
+        };
+        let mut builder = self.client.request(method, url);
+        if let Some(body) = request.body {
+            builder = builder
+                .header(header::CONTENT_TYPE, CONTENT_TYPE)
+                .body(body);
+        }
+        let mut response = builder.send().await.map_err(|e| Unreachable(explain(&e)))?;
+        let text = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
+        let content_type = text(header::CONTENT_TYPE)
+            .and_then(|value| value.split(';').next())
+            .map(|value| value.trim().to_ascii_lowercase());
+        let max_age_seconds = text(header::CACHE_CONTROL).and_then(max_age);
+        let status = response.status().as_u16();
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|e| Unreachable(explain(&e)))?
+        {
+            if body.len() + chunk.len() > request.max_answer_bytes {
+                return Err(Unreachable(format!("{} says too much", request.host)));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(PeerResponse {
+            status,
+            content_type,
+            max_age_seconds,
+            body: body.freeze(),
+        })
+    }
+}
+
+/// An error with its causes, which is where the reason is.
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn max_age(cache_control: &str) -> Option<u64> {
+    cache_control.split(',').find_map(|directive| {
+        directive
+            .trim()
+            .strip_prefix("max-age=")
+            .and_then(|seconds| seconds.parse().ok())
+    })
+}
+
+/// Resolves a host, and gives those of its addresses that may be connected to: reqwest connects
+/// to exactly these.
+struct CheckedResolver {
+    resolver: TokioResolver,
+    overrides: HashMap<String, SocketAddr>,
+    allow_private: bool,
+}
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let given = self.overrides.get(name.as_str()).copied();
+        let resolver = self.resolver.clone();
+        let allow_private = self.allow_private;
+        Box::pin(async move {
+            if let Some(address) = given {
+                return Ok(Box::new(std::iter::once(address)) as Addrs);
+            }
+            let found = resolver.lookup_ip(name.as_str()).await?;
+            let allowed: Vec<SocketAddr> = found
+                .iter()
+                .filter(|address| allow_private || is_public(*address))
+                .map(|address| SocketAddr::new(address, 0))
+                .collect();
+            if allowed.is_empty() {
+                return Err(format!("{} has no public address", name.as_str()).into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Whether an address is one of the public Internet: not private, loopback, link-local, shared
+/// (CGNAT), multicast or reserved, nor one of those mapped or translated into IPv6.
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            !(v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_documentation()
+                || a == 0
+                || a >= 240
+                || (a == 100 && b & 0xc0 == 64)
+                || (a == 198 && b & 0xfe == 18)
+                || (a == 192 && b == 0 && c == 0))
+        }
+        IpAddr::V6(v6) => is_public_v6(v6),
+    }
+}
+
+fn is_public_v6(v6: Ipv6Addr) -> bool {
+    let s = v6.segments();
+    let embedded = |high: u16, low: u16| {
+        let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
+        is_public(IpAddr::from([a, b, c, d]))
+    };
+    match s {
+        // v4-mapped.
+        [0, 0, 0, 0, 0, 0xffff, high, low] => embedded(high, low),
+        // NAT64, well-known and local prefix.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
+        [0x64, 0xff9b, 1, ..] => false,
+        // 6to4.
+        [0x2002, high, low, ..] => embedded(high, low),
+        // Teredo, documentation, and everything that is not global unicast.
+        [0x2001, 0, ..] | [0x2001, 0xdb8, ..] => false,
+        [first, ..] => first & 0xe000 == 0x2000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_public_addresses_are_connected_to() {
+        for public in [
+            "9.9.9.9",
+            "100.63.255.255",
+            "100.128.0.1",
+            "2620:fe::fe",
+            "::ffff:9.9.9.9",
+            "64:ff9b::9.9.9.9",
+        ] {
+            assert!(is_public(public.parse().unwrap()), "{public}");
+        }
+        for not in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.0.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "192.0.0.1",
+            "198.18.0.1",
+            "::",
+            "::1",
+            "fe80::1",
+            "fc00::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b:1::1",
+            "2002:7f00:1::",
+            "2001::1",
+            "2001:db8::1",
+            "::10.0.0.1",
+        ] {
+            assert!(!is_public(not.parse().unwrap()), "{not}");
+        }
+    }
+
+    #[test]
+    fn max_age_is_found_among_other_directives() {
+        assert_eq!(max_age("public, max-age=60"), Some(60));
+        assert_eq!(max_age("no-store"), None);
+    }
+}

@@ -1,0 +1,85 @@
+//! KeyPackages that a client wants to have handed out (RFC 9420 section 10.1).
+
+use moh_messages::{CipherSuite, ClientId, ClientQueueInformation, KeyPackageRef};
+use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, ProtocolVersion};
+use tls_codec::DeserializeBytes as _;
+
+use super::leaf::{self, Entering};
+use super::{Checks, Undecided};
+use crate::change::KeyPackage;
+use crate::error::Refusal;
+
+/// Longer lives than this are not taken: 100 days, in seconds.
+const MAX_LIFE_SECONDS: u64 = 100 * 24 * 60 * 60;
+
+fn invalid(what: impl std::fmt::Display) -> Refusal {
+    Refusal::InvalidKeyPackage(what.to_string())
+}
+
+/// Checks a KeyPackage of `client`, whose attestations have been signed by the key that
+/// `checks` knows. `owner_of` tells whose queue is sealed in the leaf.
+///
+/// # Errors
+/// `invalid_key_package`, or what is wrong with the leaf.
+pub fn check_key_package(
+    bytes: &[u8],
+    client: &ClientId,
+    owner_of: impl Fn(&ClientQueueInformation) -> Option<ClientId>,
+    checks: &Checks<'_>,
+) -> Result<KeyPackage, Refusal> {
+    let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes);
+    let Ok(MlsMessageBodyIn::KeyPackage(key_package)) = message.map(MlsMessageIn::extract) else {
+        return Err(invalid("not an MLSMessage with a KeyPackage"));
+    };
+    let key_package = key_package
+        .validate(checks.crypto, ProtocolVersion::Mls10)
+        .map_err(invalid)?;
+    let suite = CipherSuite(key_package.ciphersuite().into());
+    let scheme = suite
+        .signature_scheme()
+        .ok_or_else(|| invalid("the ciphersuite is none of 1, 2 and 3"))?;
+    let node = key_package.leaf_node();
+    let named = match leaf::check(
+        &Entering {
+            node,
+            replaces: None,
+        },
+        scheme,
+        checks,
+    ) {
+        Ok(named) => named,
+        Err(Undecided::Refused(refusal)) => return Err(refusal),
+        Err(Undecided::NeedsKeys(_)) => {
+            return Err(Refusal::Unauthenticated(
+                "the attestation is of another provider",
+            ));
+        }
+    };
+    if named != *client {
+        return Err(invalid("the KeyPackage is of another client"));
+    }
+    let queue = leaf::queue_config(node).map(|queue| queue.client_queue_information);
+    if queue.as_ref().and_then(owner_of).as_ref() != Some(client) {
+        return Err(invalid(
+            "the queue_config is not one that was made for this client",
+        ));
+    }
+    let life = key_package.life_time();
+    let now_seconds = checks.now / 1000;
+    if !(life.not_before()..life.not_after()).contains(&now_seconds)
+        || life.not_after() - life.not_before() > MAX_LIFE_SECONDS
+    {
+        return Err(invalid(
+            "the lifetime is over, has not begun, or is longer than 100 days",
+        ));
+    }
+    let reference = key_package.hash_ref(checks.crypto).map_err(invalid)?;
+    Ok(KeyPackage {
+        reference: KeyPackageRef::new(reference.as_slice()).map_err(invalid)?,
+        client_id: client.clone(),
+        cipher_suite: suite.0,
+        last_resort: key_package.last_resort(),
+        expires_at: life.not_after().saturating_mul(1000),
+        bytes: bytes.to_vec(),
+    })
+}

@@ -1,0 +1,144 @@
+//! Groups in memory, decoded: a cache, bounded by its size, over what is stored.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lru::LruCache;
+use moh_messages::GroupId;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+use crate::error::Refusal;
+use crate::group::Group;
+use crate::store::{Store, StoreError};
+
+/// A group, when it is loaded. Who changes it takes it out, and puts it back when the change is
+/// durable: if anything goes wrong in between, or whoever waits goes away, it is loaded anew.
+pub(crate) type Slot = RwLock<Option<Group>>;
+
+/// The groups that are in memory.
+pub(crate) struct Groups {
+    max_bytes: u64,
+    cached: Mutex<Cached>,
+}
+
+struct Cached {
+    slots: LruCache<GroupId, (Arc<Slot>, u64)>,
+    bytes: u64,
+}
+
+impl Groups {
+    /// None yet.
+    pub(crate) fn new(max_bytes: u64) -> Self {
+        let cached = Cached {
+            slots: LruCache::unbounded(),
+            bytes: 0,
+        };
+        Self {
+            max_bytes,
+            cached: Mutex::new(cached),
+        }
+    }
+
+    fn cached(&self) -> std::sync::MutexGuard<'_, Cached> {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, group_id: &GroupId) -> Arc<Slot> {
+        let mut cached = self.cached();
+        cached
+            .slots
+            .get_or_insert(group_id.clone(), || (Arc::default(), 0))
+            .0
+            .clone()
+    }
+
+    /// Notes how large a group has become, and forgets those that were not asked for longest.
+    pub(crate) fn weigh(&self, group_id: &GroupId, bytes: u64) {
+        let mut cached = self.cached();
+        let Some((_, weight)) = cached.slots.peek_mut(group_id) else {
+            return;
+        };
+        let before = std::mem::replace(weight, bytes);
+        cached.bytes = cached.bytes - before + bytes;
+        while cached.bytes > self.max_bytes && cached.slots.len() > 1 {
+            if let Some((_, (_, weight))) = cached.slots.pop_lru() {
+                cached.bytes -= weight;
+            }
+        }
+    }
+
+    fn forget(&self, group_id: &GroupId) {
+        let mut cached = self.cached();
+        if let Some((_, weight)) = cached.slots.pop(group_id) {
+            cached.bytes -= weight;
+        }
+    }
+
+    /// A group, to change it: nobody else sees it meanwhile.
+    ///
+    /// # Errors
+    /// `unknown_group` when there is none; `unavailable` when it cannot be read.
+    pub(crate) async fn write(
+        &self,
+        store: &dyn Store,
+        group_id: &GroupId,
+    ) -> Result<OwnedRwLockWriteGuard<Option<Group>>, Refusal> {
+        let mut slot = self.slot(group_id).write_owned().await;
+        if slot.is_none() {
+            match load(store, group_id).await {
+                Ok(group) => {
+                    self.weigh(group_id, group.weight_bytes());
+                    *slot = Some(group);
+                }
+                Err(refusal) => {
+                    self.forget(group_id);
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(slot)
+    }
+
+    /// A group, to read it: it stays as it is meanwhile.
+    ///
+    /// # Errors
+    /// As for `write`.
+    pub(crate) async fn read(
+        &self,
+        store: &dyn Store,
+        group_id: &GroupId,
+    ) -> Result<OwnedRwLockReadGuard<Option<Group>, Group>, Refusal> {
+        let slot = self.slot(group_id).read_owned().await;
+        let slot = if slot.is_some() {
+            slot
+        } else {
+            drop(slot);
+            self.write(store, group_id).await?.downgrade()
+        };
+        OwnedRwLockReadGuard::try_map(slot, Option::as_ref).map_err(|_| Refusal::UnknownGroup)
+    }
+
+    /// A new group, which is durable.
+    pub(crate) async fn insert(&self, group: Group) {
+        let group_id = group.group_id();
+        let bytes = group.weight_bytes();
+        *self.slot(&group_id).write().await = Some(group);
+        self.weigh(&group_id, bytes);
+    }
+
+    /// Another node, or another copy, has changed a group.
+    pub(crate) async fn invalidate(&self, group_id: &GroupId) {
+        let slot = self.slot(group_id);
+        *slot.write().await = None;
+        self.forget(group_id);
+    }
+}
+
+async fn load(store: &dyn Store, group_id: &GroupId) -> Result<Group, Refusal> {
+    let stored = store.group(group_id).await?.ok_or(Refusal::UnknownGroup)?;
+    let restored = tokio::task::spawn_blocking(move || Group::restore(&stored)).await;
+    let unreadable = || StoreError("a group cannot be read".to_owned());
+    restored
+        .ok()
+        .and_then(Result::ok)
+        .ok_or_else(|| unreadable().into())
+}

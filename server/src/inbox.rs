@@ -1,0 +1,155 @@
+//! `/deliver_message`: what other providers have for our clients.
+
+use moh_messages::{
+    Audience, Delivery, DeliveryResult, DsError, DsErrorCode, DsProtocolVersion, Endpoint, List,
+    Message, ProviderName, QueuePayload, QueueingServiceRequest, QueueingServiceResponse,
+    audience_digest,
+};
+
+use crate::authenticate::{Claimed, Repeats};
+use crate::change::{Change, Expect, Write};
+use crate::error::Refusal;
+use crate::node::Node;
+use crate::store::CommitError;
+
+/// A batch that races with its own repetition is tried this often.
+const TRIES: usize = 8;
+
+impl Node {
+    /// Takes deliveries, in order, up to and including the first whose audience is not known.
+    pub(crate) async fn deliver_message(
+        &self,
+        claimed: Claimed<QueueingServiceRequest>,
+    ) -> Result<QueueingServiceResponse, Refusal> {
+        // A repeated delivery is known by its id.
+        let request = self
+            .authenticate_provider(Endpoint::DeliverMessage, claimed, Repeats::Harmless)
+            .await?
+            .into_request();
+        let wrong_endpoint = request
+            .deliveries
+            .iter()
+            .any(|d| matches!(d.payload, QueuePayload::ConnectionRequest(_)));
+        if wrong_endpoint {
+            return Err(Refusal::WrongEndpoint(Endpoint::ConnectionRequest.path()));
+        }
+        for _ in 0..TRIES {
+            let (change, results) = self.take(&request).await?;
+            let taken = if change.writes.is_empty() {
+                Ok(())
+            } else {
+                self.commit(change).await
+            };
+            match taken {
+                Ok(()) => {
+                    let results = List::new(results).expect("not more than deliveries");
+                    let version = DsProtocolVersion::MOH1;
+                    return Ok(QueueingServiceResponse { version, results });
+                }
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CommitError::Conflict.into())
+    }
+
+    async fn take(
+        &self,
+        request: &QueueingServiceRequest,
+    ) -> Result<(Change, Vec<DeliveryResult>), Refusal> {
+        let mut change = Change::default();
+        let mut results = Vec::new();
+        for delivery in &request.deliveries {
+            let result = self
+                .take_one(&request.sender, delivery, &mut change)
+                .await?;
+            let stop = result == DeliveryResult::UnknownAudience;
+            results.push(result);
+            if stop {
+                break;
+            }
+        }
+        Ok((change, results))
+    }
+
+    async fn take_one(
+        &self,
+        sender: &ProviderName,
+        delivery: &Delivery,
+        change: &mut Change,
+    ) -> Result<DeliveryResult, Refusal> {
+        let id = &delivery.delivery_id;
+        let expected = Expect::NewDelivery(sender.clone(), id.clone());
+        if change.expect.contains(&expected) {
+            let error = DsError::new(DsErrorCode::POLICY_VIOLATION, "a delivery_id stands twice");
+            return Ok(DeliveryResult::Error(error));
+        }
+        if let Some(before) = self.store().delivered(sender, id).await? {
+            let unreadable = |_| Refusal::not_built("the first result");
+            return DeliveryResult::decode(&before).map_err(unreadable);
+        }
+        let now = self.now_ms();
+        let (members, enqueue) = match &delivery.audience {
+            Audience::Full { recipients } => {
+                let digest = audience_digest(recipients);
+                self.enqueue(
+                    sender,
+                    recipients,
+                    &digest,
+                    delivery.except,
+                    &delivery.payload,
+                    now,
+                )
+            }
+            Audience::Digest {
+                audience_digest: digest,
+            } => {
+                let Some(members) = self.store().audience(sender, digest).await? else {
+                    return Ok(DeliveryResult::UnknownAudience);
+                };
+                let write = Write::Message {
+                    sender: sender.clone(),
+                    digest: digest.clone(),
+                    except: delivery.except,
+                    received_at: now,
+                    payload: delivery.payload.encode(),
+                };
+                let members = self.queues().members(sender, digest, || members);
+                (members, vec![write])
+            }
+        };
+        if delivery
+            .except
+            .is_some_and(|e| usize::try_from(e).is_ok_and(|e| e >= members.len()))
+        {
+            let error = DsError::new(DsErrorCode::MALFORMED, "except is not in the audience");
+            return Ok(DeliveryResult::Error(error));
+        }
+        let result = result_for(&members, delivery.except);
+        change.expect.push(expected);
+        if members.iter().any(Option::is_some) {
+            change.writes.extend(enqueue);
+        }
+        change.writes.push(Write::Delivered {
+            sender: sender.clone(),
+            delivery_id: id.clone(),
+            result: result.encode(),
+            received_at: now,
+        });
+        Ok(result)
+    }
+}
+
+/// `ok` when every recipient is a client of ours.
+fn result_for(members: &[Option<moh_messages::ClientId>], except: Option<u32>) -> DeliveryResult {
+    let invalid: Vec<u32> = (0..)
+        .zip(members)
+        .filter(|(position, member)| member.is_none() && Some(*position) != except)
+        .map(|(position, _)| position)
+        .collect();
+    if invalid.is_empty() {
+        return DeliveryResult::Ok;
+    }
+    let recipients = List::new(invalid).expect("not more than recipients");
+    DeliveryResult::InvalidClientQueueInformation { recipients }
+}

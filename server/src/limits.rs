@@ -1,0 +1,49 @@
+//! Every bound, with its unit.
+
+use serde::{Deserialize, Serialize};
+
+/// What a provider takes. Values beyond what the types of the protocol hold have no effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Members of a group.
+    pub max_members: usize,
+    /// Clients of a user.
+    pub max_clients_per_user: u32,
+    /// KeyPackages that are kept for a client.
+    pub max_key_packages_per_client: u64,
+    /// Groups that are kept in memory, decoded, in bytes (an estimate).
+    pub max_cached_groups_bytes: u64,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// How long a TLS handshake may take, in milliseconds.
+    pub tls_handshake_ms: u64,
+    /// How long the headers of a request may take, in milliseconds.
+    pub request_headers_ms: u64,
+    /// How long the body of a request may take, in milliseconds.
+    pub request_body_ms: u64,
+    /// How long a request to another provider may take, in milliseconds.
+    pub peer_request_ms: u64,
+    /// How long a client may wait for its queue in one request, in milliseconds.
+    pub max_queue_wait_ms: u32,
+    /// How long a message for another provider, or for a client, is kept, in days.
+    pub keep_messages_days: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_members: 2_000,
+            max_clients_per_user: 32,
+            max_key_packages_per_client: 1_000,
+            max_cached_groups_bytes: 256 << 20,
+            max_connections: 10_000,
+            tls_handshake_ms: 10_000,
+            request_headers_ms: 10_000,
+            request_body_ms: 30_000,
+            peer_request_ms: 30_000,
+            max_queue_wait_ms: 60_000,
+            keep_messages_days: 30,
+        }
+    }
+}

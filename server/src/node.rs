@@ -1,0 +1,446 @@
+//! A provider at work: everything that requests need, and what answers them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use moh_messages::{
+    DsError, DsProtocolVersion, DsRequest, DsResponse, Endpoint, GroupKeyPackageRequest, KeyId,
+    Message, ProviderName, QueueingServiceRequest, Request as _, VerificationKey,
+    VerificationKeyRequest, VerificationKeyResponse,
+};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::authenticate::{Claimed, Nonces};
+use crate::change::{Change, Write};
+use crate::clock::{DAY_MS, Environment, Random};
+use crate::crypto::Crypto;
+use crate::deliver::Written;
+use crate::error::Refusal;
+use crate::federation::{Federation, Transport};
+use crate::group::KeyLookup;
+use crate::groups::Groups;
+use crate::keys::Keys;
+use crate::limits::Limits;
+use crate::observe::{Observer, RequestEvent};
+use crate::operation;
+use crate::outbox::Outbox;
+use crate::queue::Queues;
+use crate::store::{CommitError, Store, StoreError};
+
+/// How often what nobody needs any more is removed from the store.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// What a provider consists of.
+pub struct Parts {
+    /// Its name.
+    pub name: ProviderName,
+    /// Where it can be reached: a domain, with `:port` where it is not 443.
+    pub ds_domain: String,
+    /// Its keys.
+    pub keys: Keys,
+    /// What it takes.
+    pub limits: Limits,
+    /// Whether everybody may become a user.
+    pub open_registration: bool,
+    /// Time and randomness.
+    pub environment: Environment,
+    /// What is durable.
+    pub store: Arc<dyn Store>,
+    /// How it reaches other providers.
+    pub transport: Arc<dyn Transport>,
+    /// Who watches.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// A provider. Clones are the same one.
+#[derive(Clone)]
+pub struct Node(Arc<Inner>);
+
+struct Inner {
+    name: ProviderName,
+    ds_domain: String,
+    keys: Keys,
+    limits: Limits,
+    open_registration: bool,
+    environment: Environment,
+    store: Arc<dyn Store>,
+    federation: Federation,
+    observer: Arc<dyn Observer>,
+    crypto: Arc<Crypto>,
+    groups: Groups,
+    queues: Queues,
+    outbox: Outbox,
+    written: Written,
+    nonces: Nonces,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+/// The answer to a request: an HTTP status and a body of the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, of type `application/octet-stream`.
+    pub body: Vec<u8>,
+    /// When to come again, in seconds, where the status says that.
+    pub retry_after_seconds: Option<u32>,
+    /// `ok`, or the name of the error.
+    pub result: String,
+}
+
+impl Answer {
+    pub(crate) fn of<T: Message>(result: Result<T, Refusal>) -> Self {
+        match result {
+            Ok(body) => Self {
+                status: 200,
+                body: body.encode(),
+                retry_after_seconds: None,
+                result: "ok".to_owned(),
+            },
+            Err(refusal) => Self::refusal(refusal),
+        }
+    }
+
+    fn refusal(refusal: Refusal) -> Self {
+        let retry_after_seconds = match &refusal {
+            Refusal::Unavailable {
+                retry_after_seconds,
+                ..
+            } => Some(*retry_after_seconds),
+            _ => None,
+        };
+        let error = DsError::from(refusal);
+        Self {
+            status: error.code.http_status().unwrap_or(500),
+            result: error.code.to_string(),
+            body: DsResponse::from(error).encode(),
+            retry_after_seconds,
+        }
+    }
+}
+
+/// What is known of a request for those who watch.
+pub(crate) struct Seen {
+    pub(crate) from: Option<String>,
+    pub(crate) operation: &'static str,
+}
+
+impl Node {
+    /// Starts a provider: what waits in its outbox is delivered from now on. To be called within
+    /// a tokio runtime.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(parts: Parts) -> Result<Self, StoreError> {
+        let started_at = parts.environment.now_ms();
+        let node = Self(Arc::new(Inner {
+            name: parts.name,
+            ds_domain: parts.ds_domain,
+            keys: parts.keys,
+            groups: Groups::new(parts.limits.max_cached_groups_bytes),
+            limits: parts.limits,
+            open_registration: parts.open_registration,
+            federation: Federation::new(parts.transport, parts.environment.clone()),
+            environment: parts.environment,
+            store: parts.store,
+            observer: parts.observer,
+            crypto: Arc::default(),
+            queues: Queues::new(),
+            outbox: Outbox::default(),
+            written: Written::new(),
+            nonces: Nonces::new(started_at),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        }));
+        for destination in node.store().outbox_destinations().await? {
+            node.wake_outbox(&destination);
+        }
+        let sweeper = node.clone();
+        node.tasks().spawn(async move { sweeper.run_sweep().await });
+        Ok(node)
+    }
+
+    /// Ends all tasks: who waits for a queue gets an answer, what waits in the outbox waits for
+    /// the next start.
+    pub async fn stop(&self) {
+        self.0.stopping.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    async fn run_sweep(&self) {
+        let keep_ms = self.limits().keep_messages_days.saturating_mul(DAY_MS);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+                () = self.0.stopping.cancelled() => return,
+            }
+            let before = self.now_ms().saturating_sub(keep_ms);
+            if let Err(error) = self.store().sweep(before).await {
+                tracing::warn!(%error, "the store was not swept");
+            }
+        }
+    }
+
+    /// Answers a request to one of the protocol's endpoints.
+    pub async fn answer(&self, endpoint: Endpoint, body: &[u8]) -> Answer {
+        let started = tokio::time::Instant::now();
+        let mut seen = Seen {
+            from: None,
+            operation: name_of(endpoint),
+        };
+        let answer = self.dispatch(endpoint, body, &mut seen).await;
+        self.observe(
+            endpoint.path(),
+            &seen,
+            body.len(),
+            &answer,
+            started.into_std(),
+        );
+        answer
+    }
+
+    async fn dispatch(&self, endpoint: Endpoint, body: &[u8], seen: &mut Seen) -> Answer {
+        match endpoint {
+            Endpoint::GroupOperation
+            | Endpoint::WelcomeInformation
+            | Endpoint::ExternalCommitInformation => {
+                let claimed = match Claimed::<DsRequest>::read(self.name(), body) {
+                    Ok(claimed) => claimed,
+                    Err(refusal) => return Answer::refusal(refusal),
+                };
+                seen.from = Some(claimed.request.sender.to_string());
+                seen.operation = claimed.request.body.name();
+                let result = Box::pin(operation::run(self, endpoint, claimed)).await;
+                Answer::of(result.map(DsResponse::new))
+            }
+            Endpoint::VerificationKey => Answer::of(self.verification_key(body)),
+            Endpoint::DeliverMessage => {
+                match Claimed::<QueueingServiceRequest>::read(self.name(), body) {
+                    Ok(claimed) => {
+                        seen.from = Some(claimed.request.sender.to_string());
+                        Answer::of(Box::pin(self.deliver_message(claimed)).await)
+                    }
+                    Err(refusal) => Answer::refusal(refusal),
+                }
+            }
+            Endpoint::GroupKeyPackages => {
+                match Claimed::<GroupKeyPackageRequest>::read(self.name(), body) {
+                    Ok(claimed) => {
+                        seen.from = Some(claimed.request.sender.to_string());
+                        Answer::of(Box::pin(self.group_key_packages(claimed)).await)
+                    }
+                    Err(refusal) => Answer::refusal(refusal),
+                }
+            }
+            Endpoint::ConnectionRequest => {
+                let read = QueueingServiceRequest::decode_for(self.name(), body);
+                Answer::refusal(read.map_or_else(Refusal::from, |_| connecting_is_not_built()))
+            }
+            Endpoint::ConnectionKeyPackages => {
+                let read = moh_messages::ConnectionKeyPackageRequest::decode_for(self.name(), body);
+                Answer::refusal(read.map_or_else(Refusal::from, |_| connecting_is_not_built()))
+            }
+        }
+    }
+
+    fn verification_key(&self, body: &[u8]) -> Result<VerificationKeyResponse, Refusal> {
+        if !body.is_empty() {
+            VerificationKeyRequest::decode_for(self.name(), body)?;
+        }
+        Ok(VerificationKeyResponse {
+            version: DsProtocolVersion::MOH1,
+            provider: self.name().clone(),
+            keys: self.keys().verification_keys(self.now_ms()),
+        })
+    }
+
+    pub(crate) fn observe(
+        &self,
+        endpoint: &'static str,
+        seen: &Seen,
+        request_bytes: usize,
+        answer: &Answer,
+        started: Instant,
+    ) {
+        let event = RequestEvent {
+            provider: self.name().clone(),
+            from: seen.from.clone(),
+            endpoint,
+            operation: seen.operation,
+            status: answer.status,
+            result: answer.result.clone(),
+            request_bytes,
+            response_bytes: answer.body.len(),
+            duration_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        };
+        tracing::debug!(
+            endpoint,
+            operation = event.operation,
+            status = event.status,
+            result = event.result,
+            duration_us = event.duration_us,
+            "answered"
+        );
+        self.0.observer.answered(&event);
+    }
+
+    /// Makes a change durable, and then tells those who wait for what it holds. That is done to
+    /// the end, even if whoever asked for it goes away.
+    pub(crate) async fn commit(&self, change: Change) -> Result<(), CommitError> {
+        let node = self.clone();
+        let done = tokio::spawn(async move {
+            let written = Written::of(&change);
+            let (audiences, destinations) = node.whom_to_tell(&change);
+            node.store().commit(change).await?;
+            node.0.written.note(written, node.now_ms());
+            for members in audiences {
+                node.queues().wake(&members);
+            }
+            for destination in destinations {
+                node.wake_outbox(&destination);
+            }
+            Ok(())
+        });
+        done.await.unwrap_or_else(|error| {
+            Err(CommitError::Failed(StoreError(format!(
+                "a commit was cut off: {error}"
+            ))))
+        })
+    }
+
+    fn whom_to_tell(&self, change: &Change) -> (Vec<crate::queue::Members>, Vec<ProviderName>) {
+        let mut audiences = Vec::new();
+        let mut destinations = Vec::new();
+        for write in &change.writes {
+            match write {
+                Write::Message { sender, digest, .. } => {
+                    audiences.extend(self.queues().remembered(sender, digest));
+                }
+                Write::Outbox(delivery) if !destinations.contains(&delivery.destination) => {
+                    destinations.push(delivery.destination.clone());
+                }
+                _ => {}
+            }
+        }
+        (audiences, destinations)
+    }
+
+    /// Providers' keys as they are known now; `fetched` have just been asked for theirs.
+    pub(crate) fn key_lookup<'a>(
+        &'a self,
+        fetched: &'a [ProviderName],
+    ) -> impl Fn(&ProviderName, &KeyId) -> KeyLookup + Sync + 'a {
+        let now = self.now_ms();
+        move |provider, key_id| {
+            let found = if provider == self.name() {
+                let ours = self.keys().verification_keys(now);
+                ours.iter().find(|key| key.key_id == *key_id).cloned()
+            } else {
+                self.federation().key(provider, key_id)
+            };
+            match found {
+                Some(key) => KeyLookup::Found(key),
+                None if provider == self.name() || fetched.contains(provider) => {
+                    KeyLookup::NoSuchKey
+                }
+                None => KeyLookup::NotFetched,
+            }
+        }
+    }
+
+    /// The keys of a provider, as far as they are known.
+    pub(crate) fn known_keys(&self, provider: &ProviderName) -> Vec<VerificationKey> {
+        if provider == self.name() {
+            self.keys().verification_keys(self.now_ms()).into_vec()
+        } else {
+            self.federation().known_keys(provider)
+        }
+    }
+}
+
+/// The parts, for the modules that work with them.
+impl Node {
+    /// The provider's name.
+    #[must_use]
+    pub fn name(&self) -> &ProviderName {
+        &self.0.name
+    }
+
+    /// Where it can be reached.
+    #[must_use]
+    pub fn ds_domain(&self) -> &str {
+        &self.0.ds_domain
+    }
+
+    /// What it takes.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    pub(crate) fn registration_is_open(&self) -> bool {
+        self.0.open_registration
+    }
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.0.environment
+    }
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.0.environment.now_ms()
+    }
+    pub(crate) fn random(&self) -> &dyn Random {
+        &*self.0.environment.random
+    }
+    pub(crate) fn random_bytes<const N: usize>(&self) -> [u8; N] {
+        self.random().bytes()
+    }
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.0.store
+    }
+    pub(crate) fn federation(&self) -> &Federation {
+        &self.0.federation
+    }
+    pub(crate) fn crypto(&self) -> &Arc<Crypto> {
+        &self.0.crypto
+    }
+    pub(crate) fn groups(&self) -> &Groups {
+        &self.0.groups
+    }
+    pub(crate) fn queues(&self) -> &Queues {
+        &self.0.queues
+    }
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.0.outbox
+    }
+    pub(crate) fn written(&self) -> &Written {
+        &self.0.written
+    }
+    pub(crate) fn nonces(&self) -> &Nonces {
+        &self.0.nonces
+    }
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.0.stopping
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({})", self.name())
+    }
+}
+
+fn connecting_is_not_built() -> Refusal {
+    Refusal::not_built("connecting")
+}
+
+fn name_of(endpoint: Endpoint) -> &'static str {
+    endpoint.path().trim_start_matches('/')
+}

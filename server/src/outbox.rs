@@ -1,0 +1,380 @@
+//! Durable deliveries to other providers: made in order, tried until they are answered.
+//!
+//! For each destination there is one task. It reads what waits, sends it as a batch, and
+//! removes what was answered; a delivery is in the store until then, so that whatever dies
+//! here, it is made again, with the same id.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use moh_messages::{
+    Audience, AudienceDigest, Delivery, DeliveryResult, DsErrorCode, DsProtocolVersion, DsResponse,
+    DsResponseBody, Endpoint, List, Message, ProviderAuth, ProviderName, QueuePayload,
+    QueueingServiceRequest, QueueingServiceResponse, Recipients,
+};
+use tokio::sync::Notify;
+
+use crate::change::{Change, Write};
+use crate::clock::DAY_MS;
+use crate::node::Node;
+use crate::store::{OutboxRow, StoreError};
+
+/// The most deliveries in one request, and the most bytes of their payloads.
+const MAX_BATCH: usize = 256;
+const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Deliveries are tried for so long.
+const KEEP_MS: u64 = 7 * DAY_MS;
+/// The first wait after a failure, which is doubled with each further one, and the longest.
+const FIRST_BACKOFF_MS: u64 = 250;
+const MAX_BACKOFF_MS: u64 = 5 * 60 * 1000;
+
+/// What a destination's task waits for.
+#[derive(Default)]
+struct Lane {
+    /// There is something new to deliver.
+    new: Notify,
+    /// The destination is alive, whatever failed before.
+    alive: Notify,
+}
+
+/// The destinations that have a task.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    lanes: Mutex<HashMap<ProviderName, Arc<Lane>>>,
+}
+
+impl Outbox {
+    fn lanes(&self) -> std::sync::MutexGuard<'_, HashMap<ProviderName, Arc<Lane>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A provider was heard of: there is no reason to wait for it any longer.
+    pub(crate) fn sign_of_life(&self, provider: &ProviderName) {
+        if let Some(lane) = self.lanes().get(provider) {
+            lane.alive.notify_one();
+        }
+    }
+}
+
+/// What came of an attempt.
+enum Attempt {
+    /// Deliveries have had their answer.
+    Answered,
+    /// The batch is too large for the destination.
+    TooLarge,
+    /// Later again; after so many seconds, if it said so.
+    Later {
+        reason: String,
+        after_seconds: Option<u32>,
+    },
+}
+
+impl Node {
+    /// Sees to it that what waits for a destination is delivered.
+    pub(crate) fn wake_outbox(&self, destination: &ProviderName) {
+        let mut lanes = self.outbox().lanes();
+        if let Some(lane) = lanes.get(destination) {
+            lane.new.notify_one();
+            return;
+        }
+        let lane = Arc::new(Lane::default());
+        lanes.insert(destination.clone(), lane.clone());
+        let (node, destination) = (self.clone(), destination.clone());
+        self.tasks()
+            .spawn(async move { node.run_lane(&destination, &lane).await });
+    }
+
+    async fn run_lane(&self, destination: &ProviderName, lane: &Lane) {
+        let mut sender = LaneSender {
+            node: self,
+            destination,
+            known: HashSet::new(),
+            max_batch: MAX_BATCH,
+        };
+        let mut failures = 0u32;
+        loop {
+            let wait = match sender.deliver_what_waits().await {
+                Ok(Progress::Empty) => None,
+                Ok(Progress::Some) => {
+                    failures = 0;
+                    continue;
+                }
+                Ok(Progress::Later {
+                    reason,
+                    after_seconds,
+                }) => {
+                    let wait = self.backoff(failures, after_seconds);
+                    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                    tracing::info!(%destination, %reason, wait_ms, "not delivered");
+                    failures += 1;
+                    Some(wait)
+                }
+                Err(error) => {
+                    tracing::error!(%destination, %error, "the outbox cannot be read");
+                    failures += 1;
+                    Some(self.backoff(failures, None))
+                }
+            };
+            let stopping = self.stopping();
+            match wait {
+                None => tokio::select! {
+                    () = lane.new.notified() => {}
+                    () = stopping.cancelled() => return,
+                },
+                Some(wait) => tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = lane.alive.notified() => failures = 0,
+                    () = stopping.cancelled() => return,
+                },
+            }
+        }
+    }
+
+    /// Full jitter: anything between nothing and twice the last limit.
+    fn backoff(&self, failures: u32, after_seconds: Option<u32>) -> Duration {
+        let limit = FIRST_BACKOFF_MS
+            .saturating_mul(1 << failures.min(20))
+            .min(MAX_BACKOFF_MS);
+        let jitter = u64::from_be_bytes(self.random_bytes()) % (limit + 1);
+        let asked = u64::from(after_seconds.unwrap_or(0)) * 1000;
+        Duration::from_millis(jitter.max(asked.min(MAX_BACKOFF_MS)))
+    }
+}
+
+enum Progress {
+    Empty,
+    Some,
+    Later {
+        reason: String,
+        after_seconds: Option<u32>,
+    },
+}
+
+struct LaneSender<'a> {
+    node: &'a Node,
+    destination: &'a ProviderName,
+    /// Audiences that the destination has taken in full.
+    known: HashSet<AudienceDigest>,
+    max_batch: usize,
+}
+
+impl LaneSender<'_> {
+    async fn deliver_what_waits(&mut self) -> Result<Progress, StoreError> {
+        let store = self.node.store();
+        let rows = store
+            .outbox(self.destination, self.max_batch, MAX_BATCH_BYTES)
+            .await?;
+        if rows.is_empty() {
+            return Ok(Progress::Empty);
+        }
+        let now = self.node.now_ms();
+        let expired: Vec<_> = rows
+            .iter()
+            .take_while(|row| row.delivery.created_at.saturating_add(KEEP_MS) < now)
+            .map(|row| set_aside(row, "expired"))
+            .collect();
+        if !expired.is_empty() {
+            self.write(expired).await?;
+            return Ok(Progress::Some);
+        }
+        let (deliveries, unreadable) = self.batch(&rows).await?;
+        if !unreadable.is_empty() {
+            self.write(unreadable).await?;
+            return Ok(Progress::Some);
+        }
+        match self.attempt(&rows, deliveries).await? {
+            Attempt::Answered => {
+                self.max_batch = (self.max_batch * 2).min(MAX_BATCH);
+                Ok(Progress::Some)
+            }
+            Attempt::TooLarge if rows.len() == 1 => {
+                self.write(vec![set_aside(&rows[0], "too large for the destination")])
+                    .await?;
+                Ok(Progress::Some)
+            }
+            Attempt::TooLarge => {
+                self.max_batch = (rows.len() / 2).max(1);
+                Ok(Progress::Some)
+            }
+            Attempt::Later {
+                reason,
+                after_seconds,
+            } => Ok(Progress::Later {
+                reason,
+                after_seconds,
+            }),
+        }
+    }
+
+    async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+        let change = Change {
+            expect: Vec::new(),
+            writes,
+        };
+        self.node
+            .commit(change)
+            .await
+            .map_err(|error| StoreError(error.to_string()))
+    }
+
+    /// The rows as deliveries; and what becomes of those that cannot be read.
+    async fn batch(&self, rows: &[OutboxRow]) -> Result<(Vec<Delivery>, Vec<Write>), StoreError> {
+        let mut deliveries = Vec::new();
+        let mut unreadable = Vec::new();
+        // Said once in full, an audience is known to the deliveries after it.
+        let mut said = self.known.clone();
+        for row in rows {
+            let audience = if said.contains(&row.delivery.digest) {
+                Some(Audience::Digest {
+                    audience_digest: row.delivery.digest.clone(),
+                })
+            } else {
+                let recipients = self
+                    .node
+                    .store()
+                    .outbox_audience(&row.delivery.digest)
+                    .await?;
+                let recipients = recipients.and_then(|bytes| Recipients::decode(&bytes).ok());
+                recipients.map(|recipients| Audience::Full { recipients })
+            };
+            match (audience, QueuePayload::decode(&row.delivery.payload)) {
+                (Some(audience), Ok(payload)) => {
+                    said.insert(row.delivery.digest.clone());
+                    deliveries.push(Delivery {
+                        delivery_id: row.delivery.delivery_id.clone(),
+                        audience,
+                        except: row.delivery.except,
+                        payload,
+                    });
+                }
+                _ => unreadable.push(set_aside(row, "what is stored cannot be read")),
+            }
+        }
+        Ok((deliveries, unreadable))
+    }
+
+    async fn attempt(
+        &mut self,
+        rows: &[OutboxRow],
+        deliveries: Vec<Delivery>,
+    ) -> Result<Attempt, StoreError> {
+        let mut request = QueueingServiceRequest {
+            version: DsProtocolVersion::MOH1,
+            sender: self.node.name().clone(),
+            recipient: self.destination.clone(),
+            deliveries: List::new(deliveries).expect("not more than were read"),
+            provider_auth: ProviderAuth::blank(),
+        };
+        let endpoint = Endpoint::DeliverMessage;
+        let environment = self.node.environment();
+        self.node
+            .keys()
+            .sign_request(environment, endpoint, &mut request, |r| {
+                Some(&mut r.provider_auth)
+            });
+        let body = request.encode().into();
+        let later = |reason: String, after_seconds| {
+            Ok(Attempt::Later {
+                reason,
+                after_seconds,
+            })
+        };
+        let answer = match self
+            .node
+            .federation()
+            .ask(self.destination, endpoint, body)
+            .await
+        {
+            Ok(answer) => answer,
+            Err(error) => return later(error.to_string(), None),
+        };
+        if answer.status == 413 {
+            return Ok(Attempt::TooLarge);
+        }
+        let Some(body) = answer.body else {
+            return later(
+                format!("answered {} without a message", answer.status),
+                None,
+            );
+        };
+        if (200..300).contains(&answer.status) {
+            return match QueueingServiceResponse::decode(&body) {
+                Ok(response) => self.settle(rows, &response.results).await,
+                Err(error) => later(format!("the answer does not decode: {error}"), None),
+            };
+        }
+        match DsResponse::decode(&body).map(|response| response.body) {
+            Ok(DsResponseBody::Error(error)) => {
+                let seconds = u32::decode(error.data.as_slice()).ok().filter(|_| {
+                    matches!(
+                        error.code,
+                        DsErrorCode::UNAVAILABLE | DsErrorCode::RATE_LIMITED
+                    )
+                });
+                later(error.to_string(), seconds)
+            }
+            _ => later(format!("answered {}", answer.status), None),
+        }
+    }
+
+    /// Removes what was answered, in order, up to the first that was not.
+    async fn settle(
+        &mut self,
+        rows: &[OutboxRow],
+        results: &[DeliveryResult],
+    ) -> Result<Attempt, StoreError> {
+        let mut writes = Vec::new();
+        let mut stopped = None;
+        for (row, result) in rows.iter().zip(results) {
+            match result {
+                DeliveryResult::Ok => {}
+                DeliveryResult::InvalidClientQueueInformation { recipients } => {
+                    let invalid = recipients.len();
+                    tracing::warn!(destination = %self.destination, invalid, "not all recipients exist");
+                }
+                DeliveryResult::UnknownAudience => {
+                    self.known.remove(&row.delivery.digest);
+                    break;
+                }
+                DeliveryResult::Error(error) if is_retryable(error.code) => {
+                    stopped = Some(error.to_string());
+                    break;
+                }
+                DeliveryResult::Error(error) => {
+                    writes.push(set_aside(row, &error.to_string()));
+                    continue;
+                }
+            }
+            self.known.insert(row.delivery.digest.clone());
+            writes.push(Write::OutboxDone { id: row.id });
+        }
+        let answered = writes.len();
+        if answered > 0 {
+            self.write(writes).await?;
+        }
+        let nothing = results.is_empty().then(|| "no results".to_owned());
+        match stopped.or(nothing) {
+            Some(reason) if answered == 0 => Ok(Attempt::Later {
+                reason,
+                after_seconds: None,
+            }),
+            _ => Ok(Attempt::Answered),
+        }
+    }
+}
+
+fn set_aside(row: &OutboxRow, reason: &str) -> Write {
+    tracing::warn!(destination = %row.delivery.destination, id = row.id, reason, "a delivery is set aside");
+    Write::OutboxSetAside {
+        id: row.id,
+        reason: reason.to_owned(),
+    }
+}
+
+fn is_retryable(code: DsErrorCode) -> bool {
+    matches!(
+        code,
+        DsErrorCode::UNAVAILABLE | DsErrorCode::RATE_LIMITED | DsErrorCode::REPLAYED
+    )
+}

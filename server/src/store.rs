@@ -1,0 +1,167 @@
+//! Where everything durable is: a few typed reads, and [`Store::commit`].
+//!
+//! What a store owes its callers, and the conformance suite checks:
+//! - A [`Change`] is durable as a whole, or not at all; when `commit` has returned, it survives
+//!   the death of the process and of the machine.
+//! - Changes are ordered; one that is committed before another starts is seen by it. A read
+//!   sees everything whose commit has returned.
+//! - A change whose expectation does not hold has no effect and is a [`CommitError::Conflict`].
+//! - A message is in its members' queues in the order of the commits, and a reader that has seen
+//!   a later message has seen, or can never see, an earlier one.
+
+mod embedded;
+
+pub use embedded::{Embedded, EmbeddedOptions, Observer, WriterEvent};
+
+use async_trait::async_trait;
+use moh_messages::{AudienceDigest, ClientId, DeliveryId, GroupId, ProviderName, UserId};
+
+use crate::change::{Answer, Change, Client, KeyPackage, OutboxDelivery, Version};
+
+/// The store cannot be read or written; nothing is known of what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("store: {0}")]
+pub struct StoreError(pub String);
+
+/// Why a change is not durable.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CommitError {
+    /// What the change was based on does not hold any more. Nothing was written.
+    #[error("the state has changed meanwhile")]
+    Conflict,
+    /// The store failed. The change may or may not become durable.
+    #[error(transparent)]
+    Failed(#[from] StoreError),
+}
+
+/// A group as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredGroup {
+    /// The version that `snapshot` and `log` lead to.
+    pub version: Version,
+    /// The version of the snapshot.
+    pub snapshot_version: Version,
+    /// The whole state at that version.
+    pub snapshot: Vec<u8>,
+    /// The entries after it, oldest first.
+    pub log: Vec<Vec<u8>>,
+}
+
+/// A delivery that waits to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// Its number; they rise in the order of the commits.
+    pub id: u64,
+    /// The delivery.
+    pub delivery: OutboxDelivery,
+}
+
+/// An item of a client's queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueRow {
+    /// Its number; they rise in the order of the commits.
+    pub sequence: u64,
+    /// Who delivered it.
+    pub sender: ProviderName,
+    /// In milliseconds since the Unix epoch.
+    pub received_at: u64,
+    /// A `QueuePayload`.
+    pub payload: Vec<u8>,
+}
+
+/// Durable storage of one provider.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Makes a change durable.
+    async fn commit(&self, change: Change) -> Result<(), CommitError>;
+
+    /// The newest snapshot of a group, with the log after it.
+    async fn group(&self, group_id: &GroupId) -> Result<Option<StoredGroup>, StoreError>;
+
+    /// A group as it was when `epoch` began: a snapshot of that epoch or before it, with the
+    /// log entries up to the first that leads to it. None where that is not kept.
+    async fn group_at_epoch(
+        &self,
+        group_id: &GroupId,
+        epoch: u64,
+    ) -> Result<Option<StoredGroup>, StoreError>;
+
+    /// The version of a group.
+    async fn group_version(&self, group_id: &GroupId) -> Result<Option<Version>, StoreError>;
+
+    /// The first answer to a message.
+    async fn answer(
+        &self,
+        group_id: &GroupId,
+        message_hash: &[u8; 32],
+    ) -> Result<Option<Answer>, StoreError>;
+
+    /// The members of an audience, by position.
+    async fn audience(
+        &self,
+        sender: &ProviderName,
+        digest: &AudienceDigest,
+    ) -> Result<Option<Vec<Option<ClientId>>>, StoreError>;
+
+    /// The result of a delivery that was taken before.
+    async fn delivered(
+        &self,
+        sender: &ProviderName,
+        delivery_id: &DeliveryId,
+    ) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Providers that deliveries wait for.
+    async fn outbox_destinations(&self) -> Result<Vec<ProviderName>, StoreError>;
+
+    /// Deliveries that wait for a provider, oldest first: at most `max_rows` of them, and no
+    /// further one once their payloads have `max_bytes` together.
+    async fn outbox(
+        &self,
+        destination: &ProviderName,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError>;
+
+    /// The `Recipients` of an audience at another provider.
+    async fn outbox_audience(&self, digest: &AudienceDigest)
+    -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// A client of our own.
+    async fn client(&self, client_id: &ClientId) -> Result<Option<Client>, StoreError>;
+
+    /// The clients of a user of our own, by name.
+    async fn clients(&self, user: &UserId) -> Result<Vec<ClientId>, StoreError>;
+
+    /// A KeyPackage of a client with one of these ciphersuites that has not expired at `now`,
+    /// the ones that are not a last resort and are the oldest first.
+    async fn next_key_package(
+        &self,
+        client_id: &ClientId,
+        cipher_suites: &[u16],
+        now: u64,
+    ) -> Result<Option<KeyPackage>, StoreError>;
+
+    /// How many KeyPackages, last resort included, a client has that have not expired at `now`.
+    async fn count_key_packages(&self, client_id: &ClientId, now: u64) -> Result<u64, StoreError>;
+
+    /// Whether `user` lets `peer` fetch their KeyPackages.
+    async fn consent(&self, user: &UserId, peer: &UserId) -> Result<bool, StoreError>;
+
+    /// What is in a client's queue after `after`, in order: at most `max_rows`, and no further
+    /// one once their payloads have `max_bytes` together.
+    async fn queue(
+        &self,
+        client_id: &ClientId,
+        after: u64,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<QueueRow>, StoreError>;
+
+    /// Up to where a client has acknowledged its queue; 0 at first.
+    async fn acknowledged(&self, client_id: &ClientId) -> Result<u64, StoreError>;
+
+    /// Forgets what nobody needs any more: messages that all members of their audience have
+    /// acknowledged, and messages and delivery results from before `before`; audiences without
+    /// messages stay as long as a sender may name them.
+    async fn sweep(&self, before: u64) -> Result<(), StoreError>;
+}
