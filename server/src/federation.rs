@@ -303,7 +303,7 @@ impl Federation {
 }
 
 /// A DS domain as the well-known tells it: a domain, with `:port` where it is not 443.
-fn read_ds_domain(text: &str) -> Option<String> {
+pub(crate) fn read_ds_domain(text: &str) -> Option<String> {
     let text = text.trim();
     let (domain, port) = match text.split_once(':') {
         Some((domain, port)) => (domain, Some(port)),

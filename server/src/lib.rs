@@ -43,6 +43,7 @@ mod connections;
 mod key_packages;
 
 pub mod clock;
+pub mod config;
 mod crypto;
 pub mod error;
 pub mod federation;
@@ -52,6 +53,7 @@ pub mod node;
 pub mod observe;
 
 pub use clock::Environment;
+pub use config::Config;
 pub use keys::{Keys, SecretKeys};
 pub use limits::Limits;
 pub use node::{Node, Parts};

@@ -1,0 +1,246 @@
+//! The configuration of a provider: one TOML file. `moh init` writes one with comments.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use moh_messages::ProviderName;
+use serde::Deserialize;
+
+use crate::clock::Environment;
+use crate::federation::{HttpsOptions, HttpsTransport, Override};
+use crate::http::{Listener, ServeError, tls_config};
+use crate::keys::{KeyFileError, Keys, SecretKeys};
+use crate::limits::Limits;
+use crate::node::{Node, Parts};
+use crate::observe::Observer;
+use crate::store::{Embedded, EmbeddedOptions, StoreError};
+
+/// A provider's configuration. Paths are relative to the folder that the file is in.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The provider's name: the domain that users' names end in.
+    pub name: String,
+    /// Where it can be reached, with `:port` where it is not 443. The name, when absent.
+    pub ds_domain: Option<String>,
+    /// The address that it listens on.
+    pub listen: SocketAddr,
+    /// The file with what is durable.
+    pub store: PathBuf,
+    /// The file with the secret keys.
+    pub keys: PathBuf,
+    /// The certificate.
+    pub tls: TlsConfig,
+    /// Who may become a user.
+    #[serde(default)]
+    pub registration: Registration,
+    /// How other providers are reached.
+    #[serde(default)]
+    pub federation: FederationConfig,
+    /// What it takes.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// The certificate of a provider, valid for its name and its DS domain.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The chain, as PEM, the provider's own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key, as PEM.
+    pub key: PathBuf,
+}
+
+/// Who may become a user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Everybody.
+    Open,
+    /// Nobody; users may add clients.
+    #[default]
+    Off,
+}
+
+/// How other providers are reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FederationConfig {
+    /// Files with certificate authorities that are trusted besides those of the system.
+    pub extra_roots: Vec<PathBuf>,
+    /// Whether private, loopback and link-local addresses may be connected to.
+    pub allow_private_addresses: bool,
+    /// Hosts whose addresses are not asked of the DNS.
+    pub hosts: std::collections::BTreeMap<String, SocketAddr>,
+}
+
+/// Why a provider does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot be read.
+    #[error("{0}: {1}")]
+    File(PathBuf, std::io::Error),
+    /// The configuration says something that it cannot.
+    #[error("{0}: {1}")]
+    Invalid(PathBuf, String),
+    /// The keys.
+    #[error("{0}: {1}")]
+    Keys(PathBuf, KeyFileError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The certificate, or the address.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// What is needed to reach other providers.
+    #[error("federation: {0}")]
+    Federation(String),
+}
+
+impl Config {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// When there is no such file, or it holds anything that is not a setting, with the line.
+    pub fn read(path: &Path) -> Result<Self, StartError> {
+        let text = read_text(path)?;
+        let mut config: Self = toml::from_str(&text)
+            .map_err(|error| StartError::Invalid(path.to_owned(), error.to_string()))?;
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        let paths = [&mut config.store, &mut config.keys]
+            .into_iter()
+            .chain([&mut config.tls.certificate, &mut config.tls.key])
+            .chain(&mut config.federation.extra_roots);
+        for relative in paths {
+            *relative = folder.join(&*relative);
+        }
+        if let Err(error) = config.name.parse::<ProviderName>() {
+            return Err(StartError::Invalid(
+                path.to_owned(),
+                format!("name: {error}"),
+            ));
+        }
+        if let Some(domain) = &config.ds_domain
+            && crate::federation::read_ds_domain(domain).as_ref() != Some(domain)
+        {
+            let what = "ds_domain: not a domain, with :port where it is not 443".to_owned();
+            return Err(StartError::Invalid(path.to_owned(), what));
+        }
+        Ok(config)
+    }
+
+    /// Opens and prepares everything; connections are accepted when the result is served.
+    ///
+    /// # Errors
+    /// When a file, the store or the address cannot be used.
+    pub async fn start(
+        &self,
+        environment: Environment,
+        observer: Arc<dyn Observer>,
+    ) -> Result<(Node, Listener), StartError> {
+        let invalid =
+            |e: &dyn std::fmt::Display| StartError::Invalid(PathBuf::from("name"), e.to_string());
+        let name: ProviderName = self.name.parse().map_err(|e| invalid(&e))?;
+        let in_keys = |error| StartError::Keys(self.keys.clone(), error);
+        let secret = SecretKeys::read(&self.keys).map_err(in_keys)?;
+        let keys = Keys::new(name.clone(), &secret).map_err(in_keys)?;
+        let tls = tls_config(&read(&self.tls.certificate)?, &read(&self.tls.key)?)?;
+        let transport = HttpsTransport::new(&self.https_options()?)
+            .map_err(|error| StartError::Federation(error.0))?;
+        let store = Embedded::open(&self.store, EmbeddedOptions::default())?;
+        let listener = Listener::bind(self.listen, tls).await?;
+        let ds_domain = match &self.ds_domain {
+            Some(domain) => domain.clone(),
+            None if listener.address().port() == 443 => self.name.clone(),
+            None => format!("{}:{}", self.name, listener.address().port()),
+        };
+        let node = Node::start(Parts {
+            name,
+            ds_domain,
+            keys,
+            limits: self.limits.clone(),
+            open_registration: self.registration == Registration::Open,
+            environment,
+            store: Arc::new(store),
+            transport: Arc::new(transport),
+            observer,
+        });
+        Ok((node.await?, listener))
+    }
+
+    fn https_options(&self) -> Result<HttpsOptions, StartError> {
+        let federation = &self.federation;
+        let roots = federation.extra_roots.iter().map(|path| read(path));
+        let hosts = federation.hosts.iter();
+        Ok(HttpsOptions {
+            extra_roots_pem: roots.collect::<Result<_, _>>()?,
+            overrides: hosts
+                .map(|(host, &address)| Override {
+                    host: host.clone(),
+                    address,
+                })
+                .collect(),
+            allow_private_addresses: federation.allow_private_addresses,
+            timeout: Duration::from_millis(self.limits.peer_request_ms),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, StartError> {
+    std::fs::read(path).map_err(|error| StartError::File(path.to_owned(), error))
+}
+
+fn read_text(path: &Path) -> Result<String, StartError> {
+    std::fs::read_to_string(path).map_err(|error| StartError::File(path.to_owned(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = r#"
+        name = "a.example"
+        listen = "127.0.0.1:8443"
+        store = "moh.sqlite"
+        keys = "keys.toml"
+        tls = { certificate = "cert.pem", key = "key.pem" }
+    "#;
+
+    fn read_config(text: &str) -> Result<Config, StartError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("moh.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::read(&path)
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let config = read_config(SMALLEST).unwrap();
+        assert!(config.store.is_absolute() && config.store.ends_with("moh.sqlite"));
+        assert_eq!(config.registration, Registration::Off);
+        assert_eq!(config.limits, Limits::default());
+    }
+
+    #[test]
+    fn what_is_no_setting_is_refused_with_its_line() {
+        for (text, expected) in [
+            (format!("{SMALLEST}\nmax = 1"), "unknown field `max`"),
+            (SMALLEST.replace("a.example", "A"), "not a provider name"),
+            (
+                format!("ds_domain = \"a.example:0\"\n{SMALLEST}"),
+                "ds_domain",
+            ),
+            (
+                format!("{SMALLEST}\n[limits]\nmax_members = -1"),
+                "max_members",
+            ),
+            (SMALLEST.replace("listen", "listne"), "line 3"),
+        ] {
+            let error = read_config(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}
