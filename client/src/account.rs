@@ -50,7 +50,9 @@ pub struct NewDevice {
 
 impl std::fmt::Debug for NewDevice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NewDevice").field("client", &self.account.client).finish_non_exhaustive()
+        f.debug_struct("NewDevice")
+            .field("client", &self.account.client)
+            .finish_non_exhaustive()
     }
 }
 
@@ -101,7 +103,12 @@ impl NewDevice {
         }
         let attestation = attest(&self.api, self.account.cipher_suite, Some(authorization)).await?;
         keep(&self.store, &attestation).await?;
-        Ok(Client::assemble(&self.options, self.store, self.account, self.api))
+        Ok(Client::assemble(
+            &self.options,
+            self.store,
+            self.account,
+            self.api,
+        ))
     }
 }
 
@@ -127,7 +134,9 @@ pub(crate) async fn open(options: ConnectOptions, path: &Path) -> Result<Client,
     let store = Store::open(path, Arc::clone(&options.random)).await?;
     let (account, signer) = store
         .run(|tx| {
-            let account = tx.account()?.filter(|account| account.attestation.is_some());
+            let account = tx
+                .account()?
+                .filter(|account| account.attestation.is_some());
             let account = account.ok_or(Error::NotRegistered)?;
             let signer = signer(tx.storage(), &account)?;
             Ok::<_, Error>((account, signer))
@@ -173,10 +182,7 @@ async fn create(
     Ok((store, account, api))
 }
 
-fn signer(
-    storage: &crate::store::Kv<'_>,
-    account: &AccountRow,
-) -> Result<SignatureKeyPair, Error> {
+fn signer(storage: &crate::store::Kv<'_>, account: &AccountRow) -> Result<SignatureKeyPair, Error> {
     let scheme = mls::ciphersuite(account.cipher_suite)?.signature_algorithm();
     SignatureKeyPair::read(storage, &account.signature_key, scheme)
         .ok_or(StoreError::Incomplete("the client's signature key").into())
@@ -202,7 +208,9 @@ fn scheme(suite: CipherSuite) -> SignatureScheme {
 
 async fn keep(store: &Store, attestation: &Attestation) -> Result<(), Error> {
     let attestation = attestation.clone();
-    store.run(move |tx| Ok(tx.set_attestation(&attestation)?)).await
+    store
+        .run(move |tx| Ok(tx.set_attestation(&attestation)?))
+        .await
 }
 
 /// Registers the client's key, or has it attested anew.
@@ -247,15 +255,18 @@ impl Client {
             not_after: self.api().now_ms() + AUTHORIZATION_LIFE_MS,
             signature: Signature::empty(),
         };
-        authorization.signature =
-            self.api().sign(label::CLIENT_AUTHORIZATION, &authorization.to_be_signed())?;
+        authorization.signature = self
+            .api()
+            .sign(label::CLIENT_AUTHORIZATION, &authorization.to_be_signed())?;
         Ok(authorization)
     }
 
     /// An attestation that is good for some time yet; a new one where half of its life is over.
     pub(crate) async fn attestation(&self) -> Result<Attestation, Error> {
         let stored = self.store().run(|tx| Ok::<_, Error>(tx.account()?)).await?;
-        let stored = stored.and_then(|account| account.attestation).ok_or(Error::NotRegistered)?;
+        let stored = stored
+            .and_then(|account| account.attestation)
+            .ok_or(Error::NotRegistered)?;
         let now_ms = self.api().now_ms();
         let half = stored.not_before / 2 + stored.not_after / 2;
         if now_ms < half {

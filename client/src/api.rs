@@ -217,7 +217,10 @@ impl Api {
             endpoint,
             request: Opaque::new(request)?,
         };
-        match self.call(ClientRequestBody::Forward(forward), Duration::ZERO).await? {
+        match self
+            .call(ClientRequestBody::Forward(forward), Duration::ZERO)
+            .await?
+        {
             ClientResponseBody::Forwarded {
                 http_status,
                 response,
@@ -246,7 +249,11 @@ impl Api {
                     by: owner.clone(),
                     error,
                 };
-                if temporary { Reply::Unknown(refused) } else { Reply::Refused(refused) }
+                if temporary {
+                    Reply::Unknown(refused)
+                } else {
+                    Reply::Refused(refused)
+                }
             }
             Ok(body) => Reply::Done(body),
             Err(error) => Reply::Unknown(Error::BadAnswer {

@@ -48,7 +48,9 @@ struct Inner {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("client", self.client_id()).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("client", self.client_id())
+            .finish_non_exhaustive()
     }
 }
 
@@ -116,9 +118,15 @@ impl Client {
     pub async fn set_consent(&self, peer: &UserId, allowed: bool) -> Result<(), Error> {
         let consent = SetConsent {
             peer: peer.clone(),
-            allowed: if allowed { Boolean::True } else { Boolean::False },
+            allowed: if allowed {
+                Boolean::True
+            } else {
+                Boolean::False
+            },
         };
-        self.api().call_for_ok(ClientRequestBody::SetConsent(consent)).await
+        self.api()
+            .call_for_ok(ClientRequestBody::SetConsent(consent))
+            .await
     }
 
     /// The groups that this client is in, the one joined first first.
@@ -136,7 +144,9 @@ impl Client {
     /// When this client is not in it, or the state database cannot be used.
     pub async fn owner(&self, group: &GroupId) -> Result<ProviderName, Error> {
         let id = group.clone();
-        self.store().run(move |tx| tx.owner(&id)?.ok_or(Error::UnknownGroup(id))).await
+        self.store()
+            .run(move |tx| tx.owner(&id)?.ok_or(Error::UnknownGroup(id)))
+            .await
     }
 
     /// The members of a group, this client among them, in the order of their leaves.
@@ -147,7 +157,8 @@ impl Client {
         let id = group.clone();
         self.store()
             .run(move |tx| {
-                tx.owner(&id)?.ok_or_else(|| Error::UnknownGroup(id.clone()))?;
+                tx.owner(&id)?
+                    .ok_or_else(|| Error::UnknownGroup(id.clone()))?;
                 Ok(mls::members(&load(tx, &id)?))
             })
             .await
@@ -161,7 +172,8 @@ impl Client {
         let id = group.clone();
         self.store()
             .run(move |tx| {
-                tx.owner(&id)?.ok_or_else(|| Error::UnknownGroup(id.clone()))?;
+                tx.owner(&id)?
+                    .ok_or_else(|| Error::UnknownGroup(id.clone()))?;
                 Ok(load(tx, &id)?.epoch().as_u64())
             })
             .await
@@ -178,7 +190,9 @@ impl Client {
     pub async fn receive(&self, wait: Duration) -> Result<Vec<Event>, Error> {
         let mut handed_out = self.inner.handed_out.lock().await;
         let last = *handed_out;
-        self.store().run(move |tx| Ok::<_, Error>(tx.delete_events(last)?)).await?;
+        self.store()
+            .run(move |tx| Ok::<_, Error>(tx.delete_events(last)?))
+            .await?;
         let end = Instant::now() + wait;
         let mut is_over = false;
         loop {
@@ -211,7 +225,9 @@ impl Client {
     }
 
     async fn stored_events(&self, after: i64) -> Result<Vec<(i64, Event)>, Error> {
-        self.store().run(move |tx| Ok(tx.events(after, MAX_EVENTS)?)).await
+        self.store()
+            .run(move |tx| Ok(tx.events(after, MAX_EVENTS)?))
+            .await
     }
 
     /// The next event, where one is stored; the one before it has been taken.
@@ -240,13 +256,17 @@ impl Client {
             {
                 Ok(queue_configs.into_vec())
             }
-            _ => Err(self.api().bad_answer("not as many queue configs as asked for")),
+            _ => Err(self
+                .api()
+                .bad_answer("not as many queue configs as asked for")),
         }
     }
 
     pub(crate) async fn queue_config(&self) -> Result<QueueConfig, Error> {
         let mut configs = self.queue_configs(1).await?;
-        configs.pop().ok_or_else(|| self.api().bad_answer("no queue config"))
+        configs
+            .pop()
+            .ok_or_else(|| self.api().bad_answer("no queue config"))
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -270,7 +290,11 @@ impl Client {
     }
 
     fn group_mutex(&self, group: &GroupId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.inner.group_locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = self
+            .inner
+            .group_locks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         locks.retain(|_, lock| Arc::strong_count(lock) > 1);
         Arc::clone(locks.entry(group.clone()).or_default())
     }

@@ -103,7 +103,10 @@ impl Client {
             provider_auth: ProviderAuth::blank(),
         };
         let request = ds_request(api, &api.provider, body, auth);
-        match api.ask_owner(&api.provider, Endpoint::GroupOperation, request.encode()).await {
+        match api
+            .ask_owner(&api.provider, Endpoint::GroupOperation, request.encode())
+            .await
+        {
             Reply::Done(DsResponseBody::GroupId {
                 group_id,
                 ds_sender,
@@ -131,10 +134,13 @@ impl Client {
             ds_sender,
             api.now_ms(),
         )?;
-        let leaf_node = group.own_leaf_node().ok_or_else(|| Error::mls("no own leaf"))?;
+        let leaf_node = group
+            .own_leaf_node()
+            .ok_or_else(|| Error::mls("no own leaf"))?;
         let leaf_node = leaf_node.tls_serialize_detached().map_err(Error::mls)?;
-        let group_info =
-            group.export_group_info(tx.crypto(), &api.signer, false).map_err(Error::mls)?;
+        let group_info = group
+            .export_group_info(tx.crypto(), &api.signer, false)
+            .map_err(Error::mls)?;
         let body = DsRequestBody::CreateGroup(CreateGroup {
             group_id: group_id.clone(),
             group_type: GroupType::Regular,
@@ -159,7 +165,12 @@ impl Client {
     /// # Errors
     /// See [`Error`]; where there is no consent, [`Error::NoConsent`].
     pub async fn add_user(&self, group: &GroupId, user: &UserId) -> Result<Added, Error> {
-        if self.members(group).await?.iter().any(|member| member.user_id() == *user) {
+        if self
+            .members(group)
+            .await?
+            .iter()
+            .any(|member| member.user_id() == *user)
+        {
             return Err(Error::AlreadyMember(user.to_string()));
         }
         self.add(group, user, Vec::new(), false).await
@@ -174,7 +185,8 @@ impl Client {
         if self.members(group).await?.contains(device) {
             return Err(Error::AlreadyMember(device.to_string()));
         }
-        self.add(group, &device.user_id(), vec![device.clone()], true).await
+        self.add(group, &device.user_id(), vec![device.clone()], true)
+            .await
     }
 
     async fn add(
@@ -252,15 +264,17 @@ impl Client {
         intent: &Intent,
     ) -> Result<Option<Pending>, Error> {
         let api = self.api();
-        let owner =
-            tx.owner(group_id)?.ok_or_else(|| Error::UnknownGroup(group_id.clone()))?;
+        let owner = tx
+            .owner(group_id)?
+            .ok_or_else(|| Error::UnknownGroup(group_id.clone()))?;
         let mut group = load(tx, group_id)?;
         let leaf_index = group.own_leaf_index().u32();
         let (operation, body, extra) = match intent {
             Intent::Message(_) if group.has_pending_proposals() => return Ok(None),
             Intent::Message(content) => {
-                let message =
-                    group.create_message(tx, &api.signer, content).map_err(Error::mls)?;
+                let message = group
+                    .create_message(tx, &api.signer, content)
+                    .map_err(Error::mls)?;
                 let message = message.to_bytes().map_err(Error::mls)?;
                 let body = DsRequestBody::SendMessage(SendMessage {
                     message: ApplicationBytes::new(message)?,
@@ -297,8 +311,10 @@ impl Client {
                 queue_config,
             } => {
                 let leaf = renewed_leaf(&group, attestation, queue_config.as_ref())?;
-                let builder =
-                    group.commit_builder().force_self_update(true).leaf_node_parameters(leaf);
+                let builder = group
+                    .commit_builder()
+                    .force_self_update(true)
+                    .leaf_node_parameters(leaf);
                 let body = DsRequestBody::UpdateClient(GroupUpdate {
                     group_update: group_update(&stage(tx, api, builder)?)?,
                 });
@@ -334,7 +350,9 @@ fn stage(tx: &Tx<'_>, api: &Api, builder: Builder<'_>) -> Result<CommitMessageBu
 }
 
 fn group_update(bundle: &CommitMessageBundle) -> Result<MlsGroupUpdate, Error> {
-    let group_info = bundle.group_info().ok_or_else(|| Error::mls("no GroupInfo"))?;
+    let group_info = bundle
+        .group_info()
+        .ok_or_else(|| Error::mls("no GroupInfo"))?;
     Ok(MlsGroupUpdate {
         commit: HandshakeBytes::new(bundle.commit().to_bytes().map_err(Error::mls)?)?,
         partial_group_info: mls::partial_group_info(group_info)?,
@@ -347,7 +365,9 @@ fn renewed_leaf(
     attestation: &Attestation,
     queue_config: Option<&QueueConfig>,
 ) -> Result<LeafNodeParameters, Error> {
-    let own = group.own_leaf_node().ok_or_else(|| Error::mls("no own leaf"))?;
+    let own = group
+        .own_leaf_node()
+        .ok_or_else(|| Error::mls("no own leaf"))?;
     let queue_config = match queue_config {
         Some(new) => new.clone(),
         None => mls::leaf_extension(own, extension_type::QUEUE_CONFIG)
@@ -357,7 +377,9 @@ fn renewed_leaf(
         attestation: attestation.clone(),
         queue_config,
     };
-    Ok(LeafNodeParameters::builder().with_extensions(leaf.extensions()?).build())
+    Ok(LeafNodeParameters::builder()
+        .with_extensions(leaf.extensions()?)
+        .build())
 }
 
 pub(crate) fn ds_request(

@@ -69,7 +69,9 @@ impl Client {
 
     async fn upload(&self, count: usize, last_resort: bool) -> Result<(), Error> {
         let attestation = self.attestation().await?;
-        let configs = self.queue_configs(u8::try_from(count).unwrap_or(u8::MAX)).await?;
+        let configs = self
+            .queue_configs(u8::try_from(count).unwrap_or(u8::MAX))
+            .await?;
         let this = self.clone();
         // The private keys are durable before anybody gets to see the public ones.
         let made = self
@@ -165,19 +167,23 @@ impl Client {
             detail,
         };
         if !(200..300).contains(&status) {
-            return Err(match DsResponse::decode(&body).map(|response| response.body) {
-                Ok(DsResponseBody::Error(error)) => Error::Refused {
-                    by: provider,
-                    error,
+            return Err(
+                match DsResponse::decode(&body).map(|response| response.body) {
+                    Ok(DsResponseBody::Error(error)) => Error::Refused {
+                        by: provider,
+                        error,
+                    },
+                    _ => bad_answer(format!("HTTP status {status}")),
                 },
-                _ => bad_answer(format!("HTTP status {status}")),
-            });
+            );
         }
         let response =
             KeyPackageResponse::decode(&body).map_err(|error| bad_answer(error.to_string()))?;
         match response.users.into_vec().pop() {
             Some(answer) if answer.user == *user => self.check(user, answer),
-            _ => Err(bad_answer("no answer for the user that was asked for".to_owned())),
+            _ => Err(bad_answer(
+                "no answer for the user that was asked for".to_owned(),
+            )),
         }
     }
 
@@ -198,8 +204,7 @@ impl Client {
                 continue;
             };
             let suite = self.cipher_suite();
-            let key_package =
-                mls::check_key_package(&crypto, user, &client, &key_package, suite)?;
+            let key_package = mls::check_key_package(&crypto, user, &client, &key_package, suite)?;
             fetched.key_packages.push(key_package);
             fetched.clients.push(client);
         }

@@ -71,7 +71,10 @@ pub(crate) fn ciphersuite(suite: CipherSuite) -> Result<Ciphersuite, Error> {
 }
 
 fn extension_types() -> Vec<ExtensionType> {
-    extension_type::ALL.into_iter().map(ExtensionType::Unknown).collect()
+    extension_type::ALL
+        .into_iter()
+        .map(ExtensionType::Unknown)
+        .collect()
 }
 
 fn capabilities() -> Capabilities {
@@ -105,7 +108,10 @@ pub(crate) fn client_of(credential: &Credential) -> Option<ClientId> {
 
 /// The members of a group; one whose credential is no client's is left out.
 pub(crate) fn members(group: &MlsGroup) -> Vec<ClientId> {
-    group.members().filter_map(|member| client_of(&member.credential)).collect()
+    group
+        .members()
+        .filter_map(|member| client_of(&member.credential))
+        .collect()
 }
 
 pub(crate) fn join_config() -> MlsGroupJoinConfig {
@@ -197,7 +203,9 @@ pub(crate) fn create_key_package(
         .map_err(Error::mls)?
         .into_key_package();
     let reference = key_package.hash_ref(tx.crypto()).map_err(Error::mls)?;
-    let message = MlsMessageOut::from(key_package).to_bytes().map_err(Error::mls)?;
+    let message = MlsMessageOut::from(key_package)
+        .to_bytes()
+        .map_err(Error::mls)?;
     Ok((
         reference.as_slice().to_vec(),
         lifetime.not_after(),
@@ -253,7 +261,10 @@ pub(crate) fn partial_group_info(group_info: &GroupInfo) -> Result<PartialGroupI
         let bytes = extension.tls_serialize_detached().map_err(Error::mls)?;
         extensions.push(moh_messages::Extension::decode(&bytes).map_err(Error::mls)?);
     }
-    let signature = group_info.signature().tls_serialize_detached().map_err(Error::mls)?;
+    let signature = group_info
+        .signature()
+        .tls_serialize_detached()
+        .map_err(Error::mls)?;
     Ok(PartialGroupInfo {
         group_info_extensions: List::new(extensions)?,
         signature: Signature::decode(&signature).map_err(Error::mls)?,

@@ -173,7 +173,10 @@ impl Client {
         let QueuePayload::MlsMessage(bytes) = &item.payload else {
             return None;
         };
-        match MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice()).ok()?.extract() {
+        match MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice())
+            .ok()?
+            .extract()
+        {
             MlsMessageBodyIn::Welcome(welcome) => {
                 peek(tx, welcome).ok().map(|welcome| welcome.group)
             }
@@ -202,12 +205,7 @@ impl Client {
     }
 
     /// Stores the request for what is needed to join. The KeyPackage stays until the join.
-    fn process_welcome(
-        &self,
-        tx: &Tx<'_>,
-        item: &QueueItem,
-        welcome: Welcome,
-    ) -> Result<(), Left> {
+    fn process_welcome(&self, tx: &Tx<'_>, item: &QueueItem, welcome: Welcome) -> Result<(), Left> {
         let Invitation {
             group,
             epoch,
@@ -238,14 +236,20 @@ impl Client {
 
     /// Joins the groups whose Welcomes have arrived, as far as their owners can be asked.
     async fn join_all(&self) -> Result<(), Error> {
-        let all = self.store().run(|tx| Ok::<_, Error>(tx.all_pending()?)).await?;
+        let all = self
+            .store()
+            .run(|tx| Ok::<_, Error>(tx.all_pending()?))
+            .await?;
         for pending in all {
             if pending.operation != Operation::Join {
                 continue;
             }
             if let Some(_guard) = self.try_lock_group(&pending.group) {
                 let id = pending.group.clone();
-                let left = self.store().run(move |tx| Ok::<_, Error>(tx.pending(&id)?)).await?;
+                let left = self
+                    .store()
+                    .run(move |tx| Ok::<_, Error>(tx.pending(&id)?))
+                    .await?;
                 if left.as_ref() != Some(&pending) {
                     continue;
                 }
@@ -262,8 +266,10 @@ impl Client {
     /// Asks for the tree that a Welcome leaves out, and joins.
     pub(crate) async fn join(&self, pending: &Pending) -> Result<(), Error> {
         let endpoint = moh_messages::Endpoint::WelcomeInformation;
-        let reply =
-            self.api().ask_owner(&pending.owner, endpoint, pending.request.clone()).await;
+        let reply = self
+            .api()
+            .ask_owner(&pending.owner, endpoint, pending.request.clone())
+            .await;
         let tree = match reply {
             Reply::Done(DsResponseBody::WelcomeInfo { ratchet_tree, .. }) => Some(ratchet_tree),
             Reply::Done(_) => {
@@ -388,7 +394,10 @@ fn join_with(
 }
 
 fn welcome_of(bytes: &MlsBytes) -> Option<Welcome> {
-    match MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice()).ok()?.extract() {
+    match MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice())
+        .ok()?
+        .extract()
+    {
         MlsMessageBodyIn::Welcome(welcome) => Some(welcome),
         _ => None,
     }
@@ -409,7 +418,10 @@ fn process_message(tx: &Tx<'_>, item: &QueueItem, message: ProtocolMessage) -> R
     })?;
     let sender = mls::client_of(processed.credential());
     let epoch = processed.epoch().as_u64();
-    let by_member = matches!(processed.sender(), Sender::Member(_) | Sender::NewMemberCommit);
+    let by_member = matches!(
+        processed.sender(),
+        Sender::Member(_) | Sender::NewMemberCommit
+    );
     match processed.into_content() {
         ProcessedMessageContent::ApplicationMessage(message) => {
             tx.insert_event(&Event::Message {
@@ -452,8 +464,16 @@ fn merge(
     }
     let after = mls::members(&group);
     let epoch = group.epoch().as_u64();
-    let added: Vec<_> = after.iter().filter(|m| !before.contains(m)).cloned().collect();
-    let removed: Vec<_> = before.iter().filter(|m| !after.contains(m)).cloned().collect();
+    let added: Vec<_> = after
+        .iter()
+        .filter(|m| !before.contains(m))
+        .cloned()
+        .collect();
+    let removed: Vec<_> = before
+        .iter()
+        .filter(|m| !after.contains(m))
+        .cloned()
+        .collect();
     let group = id.clone();
     tx.insert_event(&if added.is_empty() && removed.is_empty() {
         Event::Updated { group, by, epoch }

@@ -7,9 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use moh_messages::{
-    DsError, DsErrorCode, DsResponseBody, GroupId, HandshakeBytes, List, Message,
-};
+use moh_messages::{DsError, DsErrorCode, DsResponseBody, GroupId, HandshakeBytes, List, Message};
 use openmls::group::MlsGroup;
 use openmls_traits::OpenMlsProvider;
 
@@ -68,8 +66,10 @@ impl Client {
     /// Sends a stored request, and waits for the owner's final answer.
     pub(crate) async fn submit(&self, pending: &Pending) -> Result<Verdict, Error> {
         let endpoint = moh_messages::Endpoint::GroupOperation;
-        let reply =
-            self.api().ask_owner(&pending.owner, endpoint, pending.request.clone()).await;
+        let reply = self
+            .api()
+            .ask_owner(&pending.owner, endpoint, pending.request.clone())
+            .await;
         let cause = match reply {
             Reply::Done(DsResponseBody::Ok { epoch, accepted_at }) => {
                 return Ok(Verdict::Accepted(Accepted { epoch, accepted_at }));
@@ -92,7 +92,9 @@ impl Client {
                 match row.operation {
                     Operation::CreateGroup => tx.insert_group(&row.group, &row.owner, false)?,
                     Operation::Add | Operation::Update => {
-                        load(tx, &row.group)?.merge_pending_commit(tx).map_err(Error::mls)?;
+                        load(tx, &row.group)?
+                            .merge_pending_commit(tx)
+                            .map_err(Error::mls)?;
                     }
                     Operation::Message | Operation::Join => {}
                 }
@@ -158,7 +160,10 @@ impl Client {
             Err(error) if !matches!(error, Error::Unsettled { .. }) => {
                 let refusal = announce.then(|| as_refusal(&error));
                 let id = group.clone();
-                let left = self.store().run(move |tx| Ok::<_, Error>(tx.pending(&id)?)).await?;
+                let left = self
+                    .store()
+                    .run(move |tx| Ok::<_, Error>(tx.pending(&id)?))
+                    .await?;
                 if let Some(left) = left {
                     self.discard(&left, refusal).await?;
                 }
@@ -214,7 +219,9 @@ impl Client {
         intent: &Arc<Intent>,
     ) -> Result<Option<Pending>, Error> {
         let (this, id, intent) = (self.clone(), group.clone(), Arc::clone(intent));
-        self.store().run(move |tx| this.prepare(tx, &id, &intent)).await
+        self.store()
+            .run(move |tx| this.prepare(tx, &id, &intent))
+            .await
     }
 
     /// A message that waits for something else is stored: that must not end it.
@@ -237,12 +244,7 @@ impl Client {
         Ok(())
     }
 
-    async fn catch_up(
-        &self,
-        group: &GroupId,
-        behind: Behind,
-        attempt: u32,
-    ) -> Result<(), Error> {
+    async fn catch_up(&self, group: &GroupId, behind: Behind, attempt: u32) -> Result<(), Error> {
         let target = match behind {
             Behind::Proposals(proposals) => {
                 let id = group.clone();
@@ -277,7 +279,10 @@ impl Client {
     /// Gets the answer to what is pending in a group. The caller holds the group's lock.
     pub(crate) async fn settle(&self, group: &GroupId) -> Result<(), Error> {
         let id = group.clone();
-        let pending = self.store().run(move |tx| Ok::<_, Error>(tx.pending(&id)?)).await?;
+        let pending = self
+            .store()
+            .run(move |tx| Ok::<_, Error>(tx.pending(&id)?))
+            .await?;
         let Some(pending) = pending else {
             return Ok(());
         };
@@ -306,13 +311,19 @@ impl Client {
     /// provider gives none is no error: there will be another time.
     pub(crate) async fn settle_all(&self) -> Result<(), Error> {
         self.process_parked().await?;
-        let all = self.store().run(|tx| Ok::<_, Error>(tx.all_pending()?)).await?;
+        let all = self
+            .store()
+            .run(|tx| Ok::<_, Error>(tx.all_pending()?))
+            .await?;
         for pending in all {
             if let Some(_guard) = self.try_lock_group(&pending.group) {
                 passing(self.settle(&pending.group).await)?;
             }
         }
-        let stale = self.store().run(|tx| Ok::<_, Error>(tx.groups_with_stale_queue()?)).await?;
+        let stale = self
+            .store()
+            .run(|tx| Ok::<_, Error>(tx.groups_with_stale_queue()?))
+            .await?;
         for group in stale {
             if let Some(_guard) = self.try_lock_group(&group) {
                 passing(self.replace_queue(&group).await)?;
@@ -334,7 +345,9 @@ impl Client {
             Ok(_) => {}
         }
         let id = group.clone();
-        self.store().run(move |tx| Ok(tx.queue_is_fresh(&id)?)).await
+        self.store()
+            .run(move |tx| Ok(tx.queue_is_fresh(&id)?))
+            .await
     }
 }
 

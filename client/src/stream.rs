@@ -36,7 +36,9 @@ struct Connection {
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Events").field("client", &self.client).finish_non_exhaustive()
+        f.debug_struct("Events")
+            .field("client", &self.client)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,7 +98,7 @@ impl Events {
     /// Waits until something may have happened.
     async fn wait(&mut self) -> Result<(), Error> {
         if self.connection.is_none() {
-            self.connection = Some(self.connect().await?);
+            self.connection = Some(connect(&self.client).await?);
             // What happened while there was no connection is pending, or comes now.
             self.look = true;
         }
@@ -119,7 +121,11 @@ impl Events {
             Ok(_) => return Err(api.bad_answer("no queue")),
             Err(error) => return Err(api.refusal_in(&message).unwrap_or(error)),
         };
-        match self.client.process(connection.cursor.clone(), items).await? {
+        match self
+            .client
+            .process(connection.cursor.clone(), items)
+            .await?
+        {
             Some(cursor) => {
                 let acknowledge = Acknowledge {
                     cursor: cursor.clone(),
@@ -137,24 +143,26 @@ impl Events {
         Ok(())
     }
 
-    async fn connect(&self) -> Result<Connection, Error> {
-        let client = &self.client;
-        let api = client.api();
-        let unreachable = |source| api.unreachable(source);
-        let cursor = client.store().run(|tx| Ok::<_, Error>(tx.cursor()?)).await?;
-        let read = ClientRequestBody::ReadQueue(ReadQueue {
-            cursor: cursor.clone(),
-            wait_ms: 0,
-        });
-        let mut socket = api.transport.open_queue().await.map_err(unreachable)?;
-        socket.send(api.signed(read)?).await.map_err(unreachable)?;
-        Ok(Connection { socket, cursor })
-    }
-
     async fn pause(&mut self) {
         let max = (FIRST_PAUSE_MS << self.failures.min(10)).min(MAX_PAUSE_MS);
         self.failures = self.failures.saturating_add(1);
         let pause = below(&*self.client.api().random, max);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
+}
+
+async fn connect(client: &Client) -> Result<Connection, Error> {
+    let api = client.api();
+    let unreachable = |source| api.unreachable(source);
+    let cursor = client
+        .store()
+        .run(|tx| Ok::<_, Error>(tx.cursor()?))
+        .await?;
+    let read = ClientRequestBody::ReadQueue(ReadQueue {
+        cursor: cursor.clone(),
+        wait_ms: 0,
+    });
+    let mut socket = api.transport.open_queue().await.map_err(unreachable)?;
+    socket.send(api.signed(read)?).await.map_err(unreachable)?;
+    Ok(Connection { socket, cursor })
 }

@@ -44,10 +44,19 @@ impl<'c> Kv<'c> {
         Self { conn }
     }
 
-    fn put(self, kind: Kind, key: &impl Serialize, value: &impl Serialize) -> Result<(), StoreError> {
+    fn put(
+        self,
+        kind: Kind,
+        key: &impl Serialize,
+        value: &impl Serialize,
+    ) -> Result<(), StoreError> {
         self.conn
             .prepare_cached("INSERT OR REPLACE INTO kv (kind, key, value) VALUES (?1, ?2, ?3)")?
-            .execute((kind as i64, serde_json::to_vec(key)?, serde_json::to_vec(value)?))?;
+            .execute((
+                kind as i64,
+                serde_json::to_vec(key)?,
+                serde_json::to_vec(value)?,
+            ))?;
         Ok(())
     }
 
@@ -61,7 +70,9 @@ impl<'c> Kv<'c> {
             .prepare_cached("SELECT value FROM kv WHERE kind = ?1 AND key = ?2")?
             .query_row((kind as i64, serde_json::to_vec(key)?), |row| row.get(0))
             .optional()?;
-        Ok(value.map(|value| serde_json::from_slice(&value)).transpose()?)
+        Ok(value
+            .map(|value| serde_json::from_slice(&value))
+            .transpose()?)
     }
 
     fn delete(self, kind: Kind, key: &impl Serialize) -> Result<(), StoreError> {
@@ -117,20 +128,68 @@ macro_rules! delete {
 impl StorageProvider<CURRENT_VERSION> for Kv<'_> {
     type Error = StoreError;
 
-    put!(write_mls_join_config<GroupId, MlsGroupJoinConfig>(GroupId, MlsGroupJoinConfig), JoinConfig);
-    put!(write_tree<GroupId, TreeSync>(GroupId, TreeSync), Tree);
-    put!(write_interim_transcript_hash<GroupId, InterimTranscriptHash>(GroupId, InterimTranscriptHash), TranscriptHash);
-    put!(write_context<GroupId, GroupContext>(GroupId, GroupContext), Context);
-    put!(write_confirmation_tag<GroupId, ConfirmationTag>(GroupId, ConfirmationTag), ConfirmationTag);
-    put!(write_group_state<GroupState, GroupId>(GroupId, GroupState), GroupState);
-    put!(write_message_secrets<GroupId, MessageSecrets>(GroupId, MessageSecrets), MessageSecrets);
-    put!(write_resumption_psk_store<GroupId, ResumptionPskStore>(GroupId, ResumptionPskStore), ResumptionPsks);
-    put!(write_own_leaf_index<GroupId, LeafNodeIndex>(GroupId, LeafNodeIndex), OwnLeafIndex);
-    put!(write_group_epoch_secrets<GroupId, GroupEpochSecrets>(GroupId, GroupEpochSecrets), EpochSecrets);
-    put!(write_signature_key_pair<SignaturePublicKey, SignatureKeyPair>(SignaturePublicKey, SignatureKeyPair), SignatureKeyPair);
-    put!(write_encryption_key_pair<EncryptionKey, HpkeKeyPair>(EncryptionKey, HpkeKeyPair), EncryptionKeyPair);
-    put!(write_key_package<HashReference, KeyPackage>(HashReference, KeyPackage), KeyPackage);
-    put!(write_psk<PskId, PskBundle>(PskId, PskBundle), Psk);
+    put!(
+        write_mls_join_config < GroupId,
+        MlsGroupJoinConfig > (GroupId, MlsGroupJoinConfig),
+        JoinConfig
+    );
+    put!(write_tree < GroupId, TreeSync > (GroupId, TreeSync), Tree);
+    put!(
+        write_interim_transcript_hash < GroupId,
+        InterimTranscriptHash > (GroupId, InterimTranscriptHash),
+        TranscriptHash
+    );
+    put!(
+        write_context < GroupId,
+        GroupContext > (GroupId, GroupContext),
+        Context
+    );
+    put!(
+        write_confirmation_tag < GroupId,
+        ConfirmationTag > (GroupId, ConfirmationTag),
+        ConfirmationTag
+    );
+    put!(
+        write_group_state < GroupState,
+        GroupId > (GroupId, GroupState),
+        GroupState
+    );
+    put!(
+        write_message_secrets < GroupId,
+        MessageSecrets > (GroupId, MessageSecrets),
+        MessageSecrets
+    );
+    put!(
+        write_resumption_psk_store < GroupId,
+        ResumptionPskStore > (GroupId, ResumptionPskStore),
+        ResumptionPsks
+    );
+    put!(
+        write_own_leaf_index < GroupId,
+        LeafNodeIndex > (GroupId, LeafNodeIndex),
+        OwnLeafIndex
+    );
+    put!(
+        write_group_epoch_secrets < GroupId,
+        GroupEpochSecrets > (GroupId, GroupEpochSecrets),
+        EpochSecrets
+    );
+    put!(
+        write_signature_key_pair < SignaturePublicKey,
+        SignatureKeyPair > (SignaturePublicKey, SignatureKeyPair),
+        SignatureKeyPair
+    );
+    put!(
+        write_encryption_key_pair < EncryptionKey,
+        HpkeKeyPair > (EncryptionKey, HpkeKeyPair),
+        EncryptionKeyPair
+    );
+    put!(
+        write_key_package < HashReference,
+        KeyPackage > (HashReference, KeyPackage),
+        KeyPackage
+    );
+    put!(write_psk < PskId, PskBundle > (PskId, PskBundle), Psk);
 
     get!(mls_group_join_config<GroupId, MlsGroupJoinConfig>(GroupId) -> MlsGroupJoinConfig, JoinConfig);
     get!(tree<GroupId, TreeSync>(GroupId) -> TreeSync, Tree);
@@ -158,7 +217,10 @@ impl StorageProvider<CURRENT_VERSION> for Kv<'_> {
     delete!(delete_all_resumption_psk_secrets<GroupId>, ResumptionPsks);
     delete!(delete_own_leaf_index<GroupId>, OwnLeafIndex);
     delete!(delete_group_epoch_secrets<GroupId>, EpochSecrets);
-    delete!(delete_signature_key_pair<SignaturePublicKey>, SignatureKeyPair);
+    delete!(
+        delete_signature_key_pair<SignaturePublicKey>,
+        SignatureKeyPair
+    );
     delete!(delete_encryption_key_pair<EncryptionKey>, EncryptionKeyPair);
     delete!(delete_key_package<HashReference>, KeyPackage);
     delete!(delete_psk<PskId>, Psk);
@@ -273,7 +335,11 @@ impl StorageProvider<CURRENT_VERSION> for Kv<'_> {
         leaf_index: u32,
         key_pairs: &[HpkeKeyPair],
     ) -> Result<(), StoreError> {
-        self.put(Kind::EpochKeyPairs, &(group_id, epoch, leaf_index), &key_pairs)
+        self.put(
+            Kind::EpochKeyPairs,
+            &(group_id, epoch, leaf_index),
+            &key_pairs,
+        )
     }
 
     fn encryption_epoch_key_pairs<
@@ -344,7 +410,8 @@ mod tests {
         with_kv(|kv| {
             let group = Thing(1);
             for n in [3, 1, 2, 3] {
-                kv.queue_proposal(&group, &Thing(n), &Thing(n * 10)).unwrap();
+                kv.queue_proposal(&group, &Thing(n), &Thing(n * 10))
+                    .unwrap();
             }
             kv.queue_proposal(&Thing(2), &Thing(9), &Thing(90)).unwrap();
             kv.remove_proposal(&group, &Thing(1)).unwrap();
@@ -353,8 +420,15 @@ mod tests {
                 [(Thing(3), Thing(30)), (Thing(2), Thing(20))]
             );
             kv.clear_proposal_queue::<_, Thing>(&group).unwrap();
-            assert!(kv.queued_proposal_refs::<_, Thing>(&group).unwrap().is_empty());
-            assert_eq!(kv.queued_proposal_refs::<_, Thing>(&Thing(2)).unwrap(), [Thing(9)]);
+            assert!(
+                kv.queued_proposal_refs::<_, Thing>(&group)
+                    .unwrap()
+                    .is_empty()
+            );
+            assert_eq!(
+                kv.queued_proposal_refs::<_, Thing>(&Thing(2)).unwrap(),
+                [Thing(9)]
+            );
         });
     }
 
@@ -362,15 +436,23 @@ mod tests {
     fn lists_are_empty_where_nothing_was_written() {
         with_kv(|kv| {
             let (group, epoch) = (Thing(1), Thing(0));
-            let read = || kv.encryption_epoch_key_pairs::<_, _, Thing>(&group, &epoch, 4).unwrap();
+            let read = || {
+                kv.encryption_epoch_key_pairs::<_, _, Thing>(&group, &epoch, 4)
+                    .unwrap()
+            };
             assert!(read().is_empty());
-            kv.write_encryption_epoch_key_pairs(&group, &epoch, 4, &[Thing(5), Thing(6)]).unwrap();
+            kv.write_encryption_epoch_key_pairs(&group, &epoch, 4, &[Thing(5), Thing(6)])
+                .unwrap();
             assert_eq!(read(), [Thing(5), Thing(6)]);
-            kv.delete_encryption_epoch_key_pairs(&group, &epoch, 4).unwrap();
+            kv.delete_encryption_epoch_key_pairs(&group, &epoch, 4)
+                .unwrap();
             assert!(read().is_empty());
             kv.append_own_leaf_node(&group, &Thing(1)).unwrap();
             kv.append_own_leaf_node(&group, &Thing(2)).unwrap();
-            assert_eq!(kv.own_leaf_nodes::<_, Thing>(&group).unwrap(), [Thing(1), Thing(2)]);
+            assert_eq!(
+                kv.own_leaf_nodes::<_, Thing>(&group).unwrap(),
+                [Thing(1), Thing(2)]
+            );
         });
     }
 }

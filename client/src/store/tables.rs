@@ -55,7 +55,8 @@ where
     T: std::str::FromStr<Err = moh_messages::InvalidName>,
 {
     let text = row.get_ref(column)?.as_str()?;
-    text.parse().map_err(|error| conversion(column, Type::Text, error))
+    text.parse()
+        .map_err(|error| conversion(column, Type::Text, error))
 }
 
 fn opaque<const MAX: usize>(row: &Row<'_>, column: usize) -> rusqlite::Result<Opaque<MAX>> {
@@ -108,23 +109,33 @@ impl Tx<'_> {
     pub(crate) fn insert_account(&self, account: &AccountRow) -> Result<(), StoreError> {
         self.conn.execute(
             "INSERT INTO account (id, client, cipher_suite, signature_key) VALUES (1, ?1, ?2, ?3)",
-            (account.client.as_str(), account.cipher_suite.0, &account.signature_key),
+            (
+                account.client.as_str(),
+                account.cipher_suite.0,
+                &account.signature_key,
+            ),
         )?;
         Ok(())
     }
 
     pub(crate) fn set_attestation(&self, attestation: &Attestation) -> Result<(), StoreError> {
-        self.conn.execute("UPDATE account SET attestation = ?1", [attestation.encode()])?;
+        self.conn.execute(
+            "UPDATE account SET attestation = ?1",
+            [attestation.encode()],
+        )?;
         Ok(())
     }
 
     /// Just after the last queue item that was processed.
     pub(crate) fn cursor(&self) -> Result<Cursor, StoreError> {
-        Ok(self.conn.query_row("SELECT cursor FROM account", [], |row| opaque(row, 0))?)
+        Ok(self
+            .conn
+            .query_row("SELECT cursor FROM account", [], |row| opaque(row, 0))?)
     }
 
     pub(crate) fn set_cursor(&self, cursor: &Cursor) -> Result<(), StoreError> {
-        self.conn.execute("UPDATE account SET cursor = ?1", [cursor.as_slice()])?;
+        self.conn
+            .execute("UPDATE account SET cursor = ?1", [cursor.as_slice()])?;
         Ok(())
     }
 
@@ -146,7 +157,12 @@ impl Tx<'_> {
         let not_after_s = i64::try_from(row.not_after_s).unwrap_or(i64::MAX);
         self.conn.execute(
             "INSERT INTO key_packages VALUES (?1, ?2, ?3, ?4)",
-            (&row.reference, row.last_resort, not_after_s, row.at_provider),
+            (
+                &row.reference,
+                row.last_resort,
+                not_after_s,
+                row.at_provider,
+            ),
         )?;
         Ok(())
     }
@@ -160,7 +176,8 @@ impl Tx<'_> {
     }
 
     pub(crate) fn delete_key_package_row(&self, reference: &[u8]) -> Result<(), StoreError> {
-        self.conn.execute("DELETE FROM key_packages WHERE reference = ?1", [reference])?;
+        self.conn
+            .execute("DELETE FROM key_packages WHERE reference = ?1", [reference])?;
         Ok(())
     }
 
@@ -194,7 +211,8 @@ impl Tx<'_> {
     }
 
     pub(crate) fn delete_group_row(&self, group: &GroupId) -> Result<(), StoreError> {
-        self.conn.execute("DELETE FROM groups WHERE group_id = ?1", [group.as_slice()])?;
+        self.conn
+            .execute("DELETE FROM groups WHERE group_id = ?1", [group.as_slice()])?;
         Ok(())
     }
 
@@ -245,13 +263,18 @@ impl Tx<'_> {
     }
 
     pub(crate) fn pending_has_lapsed(&self, group: &GroupId) -> Result<(), StoreError> {
-        self.conn
-            .execute("UPDATE pending SET lapsed = 1 WHERE group_id = ?1", [group.as_slice()])?;
+        self.conn.execute(
+            "UPDATE pending SET lapsed = 1 WHERE group_id = ?1",
+            [group.as_slice()],
+        )?;
         Ok(())
     }
 
     pub(crate) fn delete_pending(&self, group: &GroupId) -> Result<(), StoreError> {
-        self.conn.execute("DELETE FROM pending WHERE group_id = ?1", [group.as_slice()])?;
+        self.conn.execute(
+            "DELETE FROM pending WHERE group_id = ?1",
+            [group.as_slice()],
+        )?;
         Ok(())
     }
 
@@ -289,12 +312,14 @@ impl Tx<'_> {
     }
 
     pub(crate) fn unpark(&self, id: i64) -> Result<(), StoreError> {
-        self.conn.execute("DELETE FROM parked WHERE id = ?1", [id])?;
+        self.conn
+            .execute("DELETE FROM parked WHERE id = ?1", [id])?;
         Ok(())
     }
 
     pub(crate) fn insert_event(&self, event: &Event) -> Result<(), StoreError> {
-        self.conn.execute("INSERT INTO events (event) VALUES (?1)", [event.encode()])?;
+        self.conn
+            .execute("INSERT INTO events (event) VALUES (?1)", [event.encode()])?;
         Ok(())
     }
 
@@ -302,13 +327,15 @@ impl Tx<'_> {
     pub(crate) fn events(&self, after: i64, limit: u32) -> Result<Vec<(i64, Event)>, StoreError> {
         let sql = "SELECT id, event FROM events WHERE id > ?1 ORDER BY id LIMIT ?2";
         let mut statement = self.conn.prepare_cached(sql)?;
-        let rows = statement.query_map((after, limit), |row| Ok((row.get(0)?, decoded(row, 1)?)))?;
+        let rows =
+            statement.query_map((after, limit), |row| Ok((row.get(0)?, decoded(row, 1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// The application has taken these.
     pub(crate) fn delete_events(&self, up_to: i64) -> Result<(), StoreError> {
-        self.conn.execute("DELETE FROM events WHERE id <= ?1", [up_to])?;
+        self.conn
+            .execute("DELETE FROM events WHERE id <= ?1", [up_to])?;
         Ok(())
     }
 }

@@ -48,14 +48,19 @@ impl Https {
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             options: options.clone(),
-            client: builder.build().map_err(|error| Error::Tls(error.to_string()))?,
+            client: builder
+                .build()
+                .map_err(|error| Error::Tls(error.to_string()))?,
             tls: Arc::new(tls),
             ds_domain: OnceCell::new(),
         })
     }
 
     async fn ds_domain(&self) -> Result<&str, TransportError> {
-        self.ds_domain.get_or_try_init(|| self.discover()).await.map(String::as_str)
+        self.ds_domain
+            .get_or_try_init(|| self.discover())
+            .await
+            .map(String::as_str)
     }
 
     async fn discover(&self) -> Result<String, TransportError> {
@@ -70,9 +75,8 @@ impl Https {
         let status = answer.status().as_u16();
         let body = read_body(answer, MAX_DS_DOMAIN_BYTES + 64).await?;
         match status {
-            200 => parse_ds_domain(&body).ok_or_else(|| {
-                TransportError::Discovery(format!("{provider} names no DS domain"))
-            }),
+            200 => parse_ds_domain(&body)
+                .ok_or_else(|| TransportError::Discovery(format!("{provider} names no DS domain"))),
             404 => Ok(provider.to_string()),
             _ => Err(status_error(status, &body)),
         }
@@ -93,8 +97,10 @@ impl Transport for Https {
             .await
             .map_err(transport_error)?;
         let status = answer.status().as_u16();
-        let is_octet_stream =
-            answer.headers().get(CONTENT_TYPE_HEADER).is_some_and(is_octet_stream);
+        let is_octet_stream = answer
+            .headers()
+            .get(CONTENT_TYPE_HEADER)
+            .is_some_and(is_octet_stream);
         let body = read_body(answer, MAX_ANSWER_BYTES).await?;
         Ok(Answer {
             status,
@@ -143,7 +149,10 @@ fn parse_ds_domain(body: &[u8]) -> Option<String> {
         return None;
     }
     let (host, port) = match text.split_once(':') {
-        Some((host, port)) => (host, Some(port.parse::<u16>().ok().filter(|port| *port != 0)?)),
+        Some((host, port)) => (
+            host,
+            Some(port.parse::<u16>().ok().filter(|port| *port != 0)?),
+        ),
         None => (text, None),
     };
     let host: ProviderName = host.parse().ok()?;
@@ -165,7 +174,9 @@ async fn read_body(
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(transport_error)? {
         if body.len() + chunk.len() > max_bytes {
-            return Err(TransportError::Connection("the answer is too long".to_owned()));
+            return Err(TransportError::Connection(
+                "the answer is too long".to_owned(),
+            ));
         }
         body.extend_from_slice(&chunk);
     }
@@ -205,8 +216,18 @@ mod tests {
     fn ds_domains() {
         let parse = |text: &str| parse_ds_domain(text.as_bytes());
         assert_eq!(parse(" ds.a.example \n").as_deref(), Some("ds.a.example"));
-        assert_eq!(parse("ds.a.example:8441").as_deref(), Some("ds.a.example:8441"));
-        for bad in ["", "a.example:", "a.example:0", "a.example:70000", "a.example/x", "10.0.0.1"] {
+        assert_eq!(
+            parse("ds.a.example:8441").as_deref(),
+            Some("ds.a.example:8441")
+        );
+        for bad in [
+            "",
+            "a.example:",
+            "a.example:0",
+            "a.example:70000",
+            "a.example/x",
+            "10.0.0.1",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
         assert_eq!(parse(&"a".repeat(300)), None);

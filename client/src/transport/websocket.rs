@@ -41,7 +41,11 @@ impl WebSocket {
             Some((host, port)) => (host, port.parse().ok()),
             None => (ds_domain, None),
         };
-        let instead = options.overrides.iter().rev().find(|(name, _)| name == host);
+        let instead = options
+            .overrides
+            .iter()
+            .rev()
+            .find(|(name, _)| name == host);
         let tcp = match instead {
             Some((_, addr)) => TcpStream::connect((addr.ip(), port.unwrap_or(addr.port()))).await,
             None => TcpStream::connect((host, port.unwrap_or(443))).await,
@@ -59,10 +63,9 @@ impl WebSocket {
             .max_message_size(Some(MAX_MESSAGE_BYTES))
             .max_frame_size(Some(MAX_MESSAGE_BYTES));
         let url = format!("wss://{ds_domain}{}", client_api::QUEUE_PATH);
-        let (stream, _) =
-            tokio_tungstenite::client_async_with_config(url, tls, Some(config))
-                .await
-                .map_err(transport_error)?;
+        let (stream, _) = tokio_tungstenite::client_async_with_config(url, tls, Some(config))
+            .await
+            .map_err(transport_error)?;
         let mut ping = tokio::time::interval(PING_EVERY);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ping.reset();
@@ -77,7 +80,10 @@ impl WebSocket {
 #[async_trait]
 impl QueueSocket for WebSocket {
     async fn send(&mut self, message: Vec<u8>) -> Result<(), TransportError> {
-        self.stream.send(Message::Binary(message.into())).await.map_err(transport_error)
+        self.stream
+            .send(Message::Binary(message.into()))
+            .await
+            .map_err(transport_error)
     }
 
     async fn receive(&mut self) -> Result<Vec<u8>, TransportError> {

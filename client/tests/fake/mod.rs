@@ -1,0 +1,569 @@
+//! Providers in memory, as strict as real ones where it matters to a client: signatures,
+//! epochs, GroupInfos, repeated messages, lost requests and answers.
+
+mod group;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use moh_client::{
+    Answer, ClientId, Clock, ConnectOptions, DsError, DsErrorCode, ProviderName, QueueSocket,
+    Transport, TransportError, UserId,
+};
+use moh_messages::client_api::{
+    Boolean, ClientRequest, ClientRequestBody, ClientResponse, ClientResponseBody, Cursor, Forward,
+    QueueItem, ReadQueue, Register,
+};
+use moh_messages::{
+    Attestation, ClientKeyPackage, ClientKeyPackageStatus, ClientQueueInformation,
+    DsProtocolVersion, DsRequest, DsResponse, Endpoint, GroupKeyPackageRequest, KeyId,
+    KeyPackageBytes, KeyPackageResponse, List, Message, MlsBytes, Opaque, PublicKey, QueueConfig,
+    QueuePayload, Request, Signature, SignedLast, UserKeyPackageStatus, UserKeyPackages, label,
+    sign_content,
+};
+use openmls::prelude::{KeyPackageIn, MlsMessageBodyIn, MlsMessageIn};
+use openmls_rust_crypto::RustCrypto;
+use openmls_traits::crypto::OpenMlsCrypto;
+use tls_codec::DeserializeBytes;
+use tokio::sync::Notify;
+
+pub(crate) use group::Group;
+
+/// What is to happen to the next request of a kind.
+#[derive(Clone, Debug)]
+#[allow(dead_code)] // Not every test file uses all of them.
+pub(crate) enum Mishap {
+    /// It never arrives.
+    LoseRequest,
+    /// It is carried out, and the answer does not arrive.
+    LoseAnswer,
+    /// The owner refuses it.
+    Refuse(DsError),
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    clients: BTreeMap<ClientId, Account>,
+    consents: BTreeSet<(UserId, UserId)>,
+    nonces: BTreeSet<Vec<u8>>,
+    pub(crate) groups: BTreeMap<Vec<u8>, Group>,
+    group_ids: u64,
+    mishaps: VecDeque<(&'static str, Mishap)>,
+    /// The bodies of requests to owners that arrived, by name.
+    pub(crate) seen: Vec<(&'static str, Vec<u8>)>,
+    configs: u64,
+}
+
+struct Account {
+    key: PublicKey,
+    queue: Vec<QueueItem>,
+    acknowledged: usize,
+    key_packages: VecDeque<(bool, KeyPackageBytes)>,
+}
+
+/// All providers there are.
+pub(crate) struct World {
+    pub(crate) state: Mutex<State>,
+    arrived: Notify,
+    clock_ms: u64,
+}
+
+pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
+
+#[derive(Clone)]
+pub(crate) struct FakeTransport(pub(crate) Arc<World>);
+
+impl World {
+    pub(crate) fn new() -> Arc<Self> {
+        // KeyPackages are checked against the system's time by MLS itself.
+        let clock_ms = moh_client::SystemClock.now_ms();
+        Arc::new(Self {
+            state: Mutex::default(),
+            arrived: Notify::new(),
+            clock_ms,
+        })
+    }
+
+    pub(crate) fn options(self: &Arc<Self>, provider: &str) -> ConnectOptions {
+        ConnectOptions::new(provider.parse().unwrap()).transport(FakeTransport(Arc::clone(self)))
+    }
+
+    /// Something happens to the next request of this name; in the order of calls.
+    #[allow(dead_code)]
+    pub(crate) fn plan(&self, name: &'static str, mishap: Mishap) {
+        self.state.lock().unwrap().mishaps.push_back((name, mishap));
+    }
+
+    /// The bodies that arrived under this name, in order.
+    #[allow(dead_code)]
+    pub(crate) fn seen(&self, name: &str) -> Vec<Vec<u8>> {
+        let state = self.state.lock().unwrap();
+        state
+            .seen
+            .iter()
+            .filter(|(n, _)| *n == name)
+            .map(|(_, body)| body.clone())
+            .collect()
+    }
+
+    /// Puts something into a client's queue.
+    #[allow(dead_code)]
+    pub(crate) fn deliver(&self, client: &ClientId, sender: &str, message: Vec<u8>) {
+        let mut state = self.state.lock().unwrap();
+        state.deliver(
+            client,
+            &sender.parse().unwrap(),
+            &MlsBytes::new(message).unwrap(),
+        );
+        drop(state);
+        self.arrived.notify_waiters();
+    }
+
+    /// Forgets what a client acknowledged, as if the acknowledgements had been lost.
+    #[allow(dead_code)]
+    pub(crate) fn lose_acknowledgements(&self, client: &ClientId) {
+        self.state
+            .lock()
+            .unwrap()
+            .clients
+            .get_mut(client)
+            .unwrap()
+            .acknowledged = 0;
+    }
+
+    fn call(&self, body: &[u8]) -> Result<ClientResponseBody, Failure> {
+        let mut state = self.state.lock().unwrap();
+        let request = ClientRequest::decode(body).map_err(|_| refuse(DsErrorCode::MALFORMED))?;
+        if request.timestamp.abs_diff(self.clock_ms) > 5 * 60 * 1000
+            || !state.nonces.insert(request.nonce.as_slice().to_vec())
+        {
+            let replayed = DsError::new(DsErrorCode::REPLAYED, "").with_data(&self.clock_ms);
+            return Err(Failure::Refused(replayed));
+        }
+        let key = match &request.body {
+            ClientRequestBody::Register(register) => register.signature_key.clone(),
+            _ => {
+                let account = state.clients.get(&request.client);
+                account
+                    .ok_or(refuse(DsErrorCode::UNAUTHENTICATED))?
+                    .key
+                    .clone()
+            }
+        };
+        verify(
+            label::CLIENT_REQUEST,
+            &request.to_be_signed(),
+            &key,
+            &request.signature,
+        )?;
+        let client = request.client;
+        match request.body {
+            ClientRequestBody::Register(register) => {
+                state.register(client, register, self.clock_ms)
+            }
+            ClientRequestBody::GetQueueConfigs(get) => {
+                let configs = (0..get.count)
+                    .map(|_| state.queue_config(&client))
+                    .collect();
+                Ok(ClientResponseBody::QueueConfigs {
+                    queue_configs: List::new(configs).unwrap(),
+                })
+            }
+            ClientRequestBody::UploadKeyPackages(upload) => {
+                for key_package in upload.key_packages {
+                    let last_resort = is_last_resort(&key_package);
+                    let account = state.clients.get_mut(&client).unwrap();
+                    account.key_packages.push_back((last_resort, key_package));
+                }
+                Ok(ClientResponseBody::Ok)
+            }
+            ClientRequestBody::ReadQueue(read) => Ok(state.read_queue(&client, &read)),
+            ClientRequestBody::Acknowledge(acknowledge) => {
+                let position = position(&acknowledge.cursor);
+                let account = state.clients.get_mut(&client).unwrap();
+                account.acknowledged = account.acknowledged.max(position);
+                Ok(ClientResponseBody::Ok)
+            }
+            ClientRequestBody::SetConsent(consent) => {
+                let pair = (client.user_id(), consent.peer);
+                if consent.allowed == Boolean::True {
+                    state.consents.insert(pair);
+                } else {
+                    state.consents.remove(&pair);
+                }
+                Ok(ClientResponseBody::Ok)
+            }
+            ClientRequestBody::Forward(forward) => {
+                let result = state.forward(&client, forward);
+                drop(state);
+                self.arrived.notify_waiters();
+                result
+            }
+        }
+    }
+}
+
+/// How a request fails.
+pub(crate) enum Failure {
+    Refused(DsError),
+    Lost,
+}
+
+pub(crate) fn refuse(code: DsErrorCode) -> Failure {
+    Failure::Refused(DsError::new(code, "the fake says no"))
+}
+
+pub(crate) fn verify(
+    label: &str,
+    tbs: &[u8],
+    key: &PublicKey,
+    signature: &Signature,
+) -> Result<(), Failure> {
+    RustCrypto::default()
+        .verify_signature(
+            openmls_traits::types::SignatureScheme::ED25519,
+            &sign_content(label, tbs),
+            key.as_slice(),
+            signature.as_slice(),
+        )
+        .map_err(|_| refuse(DsErrorCode::UNAUTHENTICATED))
+}
+
+fn is_last_resort(bytes: &KeyPackageBytes) -> bool {
+    let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice()).unwrap();
+    let MlsMessageBodyIn::KeyPackage(key_package) = message.extract() else {
+        panic!("not a KeyPackage");
+    };
+    let version = openmls::prelude::ProtocolVersion::Mls10;
+    KeyPackageIn::validate(key_package, &RustCrypto::default(), version)
+        .unwrap()
+        .last_resort()
+}
+
+fn position(cursor: &Cursor) -> usize {
+    match cursor.as_slice() {
+        [] => 0,
+        bytes => usize::try_from(u64::from_be_bytes(bytes.try_into().unwrap())).unwrap(),
+    }
+}
+
+impl State {
+    #[allow(dead_code)]
+    pub(crate) fn clear_mishaps(&mut self) {
+        self.mishaps.clear();
+    }
+
+    #[allow(dead_code)]
+    pub(crate) fn last_item(&self, client: &ClientId) -> Vec<u8> {
+        match &self.clients[client].queue.last().unwrap().payload {
+            QueuePayload::MlsMessage(bytes) => bytes.as_slice().to_vec(),
+            QueuePayload::ConnectionRequest(_) => panic!("not a message"),
+        }
+    }
+
+    fn register(
+        &mut self,
+        client: ClientId,
+        register: Register,
+        now_ms: u64,
+    ) -> Result<ClientResponseBody, Failure> {
+        let user = client.user_id();
+        match self.clients.get(&client) {
+            Some(account) if account.key != register.signature_key => {
+                return Err(refuse(DsErrorCode::UNAUTHORIZED));
+            }
+            Some(_) => {}
+            None if self.clients.keys().any(|other| other.user_id() == user) => {
+                let given = register
+                    .authorization
+                    .ok_or(refuse(DsErrorCode::UNAUTHORIZED))?;
+                let key = &self.clients[&given.authorizer].key;
+                let tbs = given.to_be_signed();
+                verify(label::CLIENT_AUTHORIZATION, &tbs, key, &given.signature)?;
+                assert_eq!(
+                    (&given.client, &given.signature_key),
+                    (&client, &register.signature_key)
+                );
+            }
+            None => {}
+        }
+        self.clients.entry(client.clone()).or_insert(Account {
+            key: register.signature_key.clone(),
+            queue: Vec::new(),
+            acknowledged: 0,
+            key_packages: VecDeque::new(),
+        });
+        Ok(ClientResponseBody::Registered {
+            attestation: Attestation {
+                client_id: client,
+                scheme: register.scheme,
+                signature_key: register.signature_key,
+                not_before: now_ms - 1000,
+                not_after: now_ms + 90 * 24 * 60 * 60 * 1000 - 1000,
+                key_id: KeyId::new([0; 32]).unwrap(),
+                signature: Signature::new(*b"a fake's").unwrap(),
+            },
+        })
+    }
+
+    fn queue_config(&mut self, client: &ClientId) -> QueueConfig {
+        self.configs += 1;
+        let sealed = format!("{client} {}", self.configs);
+        QueueConfig {
+            provider: client.provider(),
+            client_queue_information: ClientQueueInformation::new(sealed).unwrap(),
+        }
+    }
+
+    fn read_queue(&self, client: &ClientId, read: &ReadQueue) -> ClientResponseBody {
+        let account = &self.clients[client];
+        let start = match read.cursor.is_empty() {
+            true => account.acknowledged,
+            false => position(&read.cursor),
+        };
+        let items = account
+            .queue
+            .iter()
+            .skip(start)
+            .take(256)
+            .cloned()
+            .collect();
+        ClientResponseBody::Queue {
+            items: List::new(items).unwrap(),
+        }
+    }
+
+    pub(crate) fn deliver(&mut self, client: &ClientId, sender: &ProviderName, message: &MlsBytes) {
+        let account = self.clients.get_mut(client).unwrap();
+        let cursor = u64::try_from(account.queue.len() + 1)
+            .unwrap()
+            .to_be_bytes();
+        account.queue.push(QueueItem {
+            cursor: Cursor::new(cursor).unwrap(),
+            received_at: NOW_MS,
+            sender: sender.clone(),
+            payload: QueuePayload::MlsMessage(message.clone()),
+        });
+    }
+
+    fn forward(
+        &mut self,
+        client: &ClientId,
+        forward: Forward,
+    ) -> Result<ClientResponseBody, Failure> {
+        let bytes = forward.request.into_vec();
+        let destination = &forward.destination;
+        if forward.endpoint == Endpoint::GroupKeyPackages {
+            let request = GroupKeyPackageRequest::decode_for(destination, &bytes)
+                .map_err(Failure::Refused)?;
+            assert!(request.provider_auth.is_blank());
+            return Ok(forwarded(200, self.key_packages(&request).encode()));
+        }
+        let request = DsRequest::decode_for(destination, &bytes).map_err(Failure::Refused)?;
+        let name = request.body.name();
+        assert_eq!(request.body.endpoint(), forward.endpoint);
+        let planned = self
+            .mishaps
+            .iter()
+            .position(|(planned, _)| *planned == name);
+        let mishap = planned
+            .and_then(|at| self.mishaps.remove(at))
+            .map(|(_, mishap)| mishap);
+        if matches!(mishap, Some(Mishap::LoseRequest)) {
+            return Err(Failure::Lost);
+        }
+        self.seen.push((name, bytes.clone()));
+        let result = match &mishap {
+            Some(Mishap::Refuse(error)) => Err(Failure::Refused(error.clone())),
+            _ => self.operate(client, request, &bytes),
+        };
+        if matches!(mishap, Some(Mishap::LoseAnswer)) {
+            return Err(Failure::Lost);
+        }
+        Ok(match result {
+            Ok(body) => forwarded(200, DsResponse::new(body).encode()),
+            Err(Failure::Refused(error)) => {
+                let status = error.code.http_status().unwrap_or(400);
+                forwarded(status, DsResponse::from(error).encode())
+            }
+            Err(Failure::Lost) => return Err(Failure::Lost),
+        })
+    }
+
+    fn key_packages(&mut self, request: &GroupKeyPackageRequest) -> KeyPackageResponse {
+        let user = request.targets[0].clone();
+        let same = user == request.requester;
+        if !same
+            && !self
+                .consents
+                .contains(&(user.clone(), request.requester.clone()))
+        {
+            return key_package_response(user, UserKeyPackageStatus::NoConsent, Vec::new());
+        }
+        let mut clients = Vec::new();
+        for (client, account) in &mut self.clients {
+            let wanted = request.clients.is_empty() || request.clients.contains(client);
+            if client.user_id() != user || !wanted {
+                continue;
+            }
+            let once = account
+                .key_packages
+                .iter()
+                .position(|(last_resort, _)| !last_resort);
+            let key_package = match once {
+                Some(at) => account.key_packages.remove(at).map(|(_, bytes)| bytes),
+                None => account.key_packages.front().map(|(_, bytes)| bytes.clone()),
+            };
+            clients.push(ClientKeyPackage {
+                client: client.clone(),
+                status: key_package.map_or(ClientKeyPackageStatus::Exhausted, |key_package| {
+                    ClientKeyPackageStatus::Success { key_package }
+                }),
+            });
+        }
+        key_package_response(user, UserKeyPackageStatus::Success, clients)
+    }
+}
+
+fn key_package_response(
+    user: UserId,
+    status: UserKeyPackageStatus,
+    clients: Vec<ClientKeyPackage>,
+) -> KeyPackageResponse {
+    KeyPackageResponse {
+        version: DsProtocolVersion::MOH1,
+        users: List::new(vec![UserKeyPackages {
+            user,
+            status,
+            clients: List::new(clients).unwrap(),
+        }])
+        .unwrap(),
+    }
+}
+
+fn forwarded(http_status: u16, body: Vec<u8>) -> ClientResponseBody {
+    ClientResponseBody::Forwarded {
+        http_status,
+        response: Opaque::new(body).unwrap(),
+    }
+}
+
+#[async_trait]
+impl Transport for FakeTransport {
+    async fn post(&self, body: Vec<u8>, wait: Duration) -> Result<Answer, TransportError> {
+        let end = tokio::time::Instant::now() + wait;
+        // Only a read of the queue waits, and it is made again then, with the same nonce.
+        let mut first = true;
+        loop {
+            let arrived = self.0.arrived.notified();
+            let result = if first {
+                self.0.call(&body)
+            } else {
+                self.0.read_again(&body)
+            };
+            first = false;
+            let is_empty = matches!(
+                &result,
+                Ok(ClientResponseBody::Queue { items }) if items.is_empty()
+            );
+            if is_empty && tokio::time::timeout_at(end, arrived).await.is_ok() {
+                continue;
+            }
+            return match result {
+                Ok(body) => Ok(answer(200, response(body).encode())),
+                Err(Failure::Refused(error)) => {
+                    let status = error.code.http_status().unwrap_or(400);
+                    Ok(answer(status, DsResponse::from(error).encode()))
+                }
+                Err(Failure::Lost) => Err(TransportError::TimedOut),
+            };
+        }
+    }
+
+    async fn open_queue(&self) -> Result<Box<dyn QueueSocket>, TransportError> {
+        Ok(Box::new(FakeSocket {
+            world: Arc::clone(&self.0),
+            client: None,
+            sent: 0,
+        }))
+    }
+}
+
+impl World {
+    fn read_again(&self, body: &[u8]) -> Result<ClientResponseBody, Failure> {
+        let request = ClientRequest::decode(body).unwrap();
+        let ClientRequestBody::ReadQueue(read) = request.body else {
+            panic!("only reading waits");
+        };
+        Ok(self
+            .state
+            .lock()
+            .unwrap()
+            .read_queue(&request.client, &read))
+    }
+}
+
+fn response(body: ClientResponseBody) -> ClientResponse {
+    ClientResponse {
+        version: DsProtocolVersion::MOH1,
+        body,
+    }
+}
+
+fn answer(status: u16, body: Vec<u8>) -> Answer {
+    Answer {
+        status,
+        is_octet_stream: true,
+        body,
+    }
+}
+
+struct FakeSocket {
+    world: Arc<World>,
+    client: Option<ClientId>,
+    sent: usize,
+}
+
+#[async_trait]
+impl QueueSocket for FakeSocket {
+    async fn send(&mut self, message: Vec<u8>) -> Result<(), TransportError> {
+        let mut state = self.world.state.lock().unwrap();
+        match &self.client {
+            None => {
+                let request = ClientRequest::decode(&message).unwrap();
+                let ClientRequestBody::ReadQueue(read) = request.body else {
+                    panic!("not read_queue");
+                };
+                let account = &state.clients[&request.client];
+                self.sent = match read.cursor.is_empty() {
+                    true => account.acknowledged,
+                    false => position(&read.cursor),
+                };
+                self.client = Some(request.client);
+            }
+            Some(client) => {
+                let acknowledge = moh_messages::client_api::Acknowledge::decode(&message).unwrap();
+                state.clients.get_mut(client).unwrap().acknowledged = position(&acknowledge.cursor);
+            }
+        }
+        Ok(())
+    }
+
+    async fn receive(&mut self) -> Result<Vec<u8>, TransportError> {
+        loop {
+            let arrived = self.world.arrived.notified();
+            {
+                let state = self.world.state.lock().unwrap();
+                let queue = &state.clients[self.client.as_ref().unwrap()].queue;
+                if queue.len() > self.sent {
+                    let items = List::new(queue[self.sent..].to_vec()).unwrap();
+                    self.sent = queue.len();
+                    return Ok(response(ClientResponseBody::Queue { items }).encode());
+                }
+            }
+            arrived.await;
+        }
+    }
+}
