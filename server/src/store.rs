@@ -9,6 +9,8 @@
 //! - A message is in its members' queues in the order of the commits, and a reader that has seen
 //!   a later message has seen, or can never see, an earlier one.
 
+#[cfg(test)]
+mod conformance;
 mod embedded;
 
 pub use embedded::{Embedded, EmbeddedOptions, Observer, WriterEvent};

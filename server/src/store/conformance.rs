@@ -1,0 +1,196 @@
+//! What every backend must do, as tests.
+//!
+//! A backend says how its data is opened ([`Data`]), and `conformance_tests!` makes one test of
+//! each check, on fresh data:
+//!
+//! ```text
+//! conformance_tests!(Temporary::new());
+//! ```
+
+mod changes;
+mod groups;
+mod model;
+mod outbox;
+mod queues;
+mod users;
+
+pub(crate) use changes::*;
+pub(crate) use groups::*;
+pub(crate) use model::*;
+pub(crate) use outbox::*;
+pub(crate) use queues::*;
+pub(crate) use users::*;
+
+use std::sync::Arc;
+
+use moh_messages::{
+    AudienceDigest, ClientId, DeliveryId, GroupId, KeyPackageRef, ProviderName, PublicKey,
+    SignatureScheme, UserId,
+};
+
+use crate::change::{Answer, Change, Client, Expect, KeyPackage, OutboxDelivery, Write};
+use crate::store::{CommitError, QueueRow, Store};
+
+/// Data of a store, empty at first.
+pub(crate) trait Data {
+    /// Opens it. What was opened before has been dropped, or works on the same data.
+    fn open(&self) -> Arc<dyn Store>;
+}
+
+/// One test for each check, on what the expression makes.
+macro_rules! conformance_tests {
+    ($data:expr) => {
+        $crate::store::conformance::conformance_tests!(
+            $data =>
+            a_change_is_made_whole_or_not_at_all,
+            each_expectation_can_hold_or_not,
+            one_of_many_changes_of_a_version_wins,
+            what_is_committed_is_still_there_when_opened_again,
+            numbers_are_never_given_twice,
+            a_group_is_its_snapshot_and_its_log,
+            a_group_as_it_was_at_an_epoch,
+            what_leads_to_old_epochs_alone_is_forgotten,
+            a_version_that_does_not_follow_fails,
+            answers_are_kept_until_forgotten,
+            an_audience_is_what_it_was_first,
+            a_queue_is_in_order_and_without_what_is_excepted,
+            a_queue_is_read_in_portions,
+            a_client_that_is_in_an_audience_twice,
+            a_queue_across_many_old_audiences,
+            acknowledging_goes_forward_only,
+            readers_miss_nothing_while_others_write,
+            deliveries_are_taken_once,
+            a_sweep_forgets_what_nobody_needs,
+            a_sweep_forgets_what_is_old,
+            the_outbox_is_in_order_for_each_destination,
+            recipients_stay_while_deliveries_wait,
+            clients_and_their_users,
+            key_packages_in_the_order_of_use,
+            key_packages_far_in_the_future,
+            consent_is_given_and_taken_back,
+            random_changes_do_what_a_simple_model_does,
+        );
+    };
+    ($data:expr => $($check:ident,)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $check() {
+                $crate::store::conformance::$check(&$data).await;
+            }
+        )*
+    };
+}
+pub(crate) use conformance_tests;
+
+pub(crate) fn provider(name: &str) -> ProviderName {
+    format!("{name}.example").parse().unwrap()
+}
+
+pub(crate) fn user(name: &str) -> UserId {
+    UserId::new(&provider("here"), name).unwrap()
+}
+
+pub(crate) fn client(name: &str) -> ClientId {
+    ClientId::new(&user(name), "phone").unwrap()
+}
+
+pub(crate) fn digest(number: u8) -> AudienceDigest {
+    AudienceDigest::new([number; 32]).unwrap()
+}
+
+pub(crate) fn group_id(name: &str) -> GroupId {
+    GroupId::new(name.as_bytes()).unwrap()
+}
+
+pub(crate) fn delivery_id(number: u8) -> DeliveryId {
+    DeliveryId::new([number; 16]).unwrap()
+}
+
+pub(crate) fn change(expect: Vec<Expect>, writes: Vec<Write>) -> Change {
+    Change { expect, writes }
+}
+
+pub(crate) async fn write(store: &dyn Store, writes: Vec<Write>) {
+    store.commit(change(Vec::new(), writes)).await.unwrap();
+}
+
+pub(crate) async fn conflicts(store: &dyn Store, expect: Vec<Expect>, writes: Vec<Write>) {
+    let result = store.commit(change(expect, writes)).await;
+    assert!(matches!(result, Err(CommitError::Conflict)), "{result:?}");
+}
+
+pub(crate) fn audience(number: u8, members: &[Option<&str>]) -> Write {
+    Write::Audience {
+        sender: provider("a"),
+        digest: digest(number),
+        members: members.iter().map(|name| name.map(client)).collect(),
+    }
+}
+
+pub(crate) fn message(audience: u8, except: Option<u32>, payload: &str) -> Write {
+    Write::Message {
+        sender: provider("a"),
+        digest: digest(audience),
+        except,
+        received_at: 1_000,
+        payload: payload.as_bytes().to_vec(),
+    }
+}
+
+pub(crate) fn delivery(destination: &str, audience: u8, payload: &str) -> OutboxDelivery {
+    OutboxDelivery {
+        destination: provider(destination),
+        group_id: group_id("g"),
+        delivery_id: delivery_id(audience),
+        digest: digest(audience),
+        except: Some(3),
+        created_at: 1_000,
+        payload: payload.as_bytes().to_vec(),
+    }
+}
+
+pub(crate) fn known_client(key: &str) -> Client {
+    Client {
+        scheme: SignatureScheme::ED25519,
+        signature_key: PublicKey::new(key.as_bytes()).unwrap(),
+        registered_at: 5,
+    }
+}
+
+pub(crate) fn key_package(
+    number: u8,
+    suite: u16,
+    last_resort: bool,
+    expires_at: u64,
+) -> KeyPackage {
+    KeyPackage {
+        reference: KeyPackageRef::new([number; 32]).unwrap(),
+        client_id: client("alice"),
+        cipher_suite: suite,
+        last_resort,
+        expires_at,
+        bytes: vec![number; 100],
+    }
+}
+
+pub(crate) fn an_answer(epoch: u64) -> Answer {
+    Answer {
+        epoch,
+        accepted_at: 77,
+        signature_key: PublicKey::new(*b"key").unwrap(),
+    }
+}
+
+pub(crate) fn payloads(rows: &[QueueRow]) -> Vec<&str> {
+    rows.iter()
+        .map(|row| std::str::from_utf8(&row.payload).unwrap())
+        .collect()
+}
+
+/// All of a client's queue after `after`.
+pub(crate) async fn queue(store: &dyn Store, name: &str, after: u64) -> Vec<QueueRow> {
+    store
+        .queue(&client(name), after, usize::MAX, usize::MAX)
+        .await
+        .unwrap()
+}

@@ -1,0 +1,85 @@
+//! Deliveries that wait for other providers.
+
+use super::*;
+
+fn recipients(number: u8) -> Write {
+    Write::OutboxAudience {
+        digest: digest(number),
+        recipients: vec![number; 10],
+    }
+}
+
+pub(crate) async fn the_outbox_is_in_order_for_each_destination(data: &impl Data) {
+    let store = data.open();
+    // Recipients are known first.
+    let unknown = vec![Write::Outbox(delivery("b", 1, "x"))];
+    conflicts(&*store, Vec::new(), unknown).await;
+    write(&*store, vec![recipients(1)]).await;
+    for number in 0..6_u8 {
+        let destination = if number % 2 == 0 { "b" } else { "c" };
+        let payload = format!("payload {number}");
+        write(
+            &*store,
+            vec![Write::Outbox(delivery(destination, 1, &payload))],
+        )
+        .await;
+    }
+    let waiting = async |rows, bytes| store.outbox(&provider("b"), rows, bytes).await.unwrap();
+    let all = waiting(usize::MAX, usize::MAX).await;
+    assert_eq!(all.len(), 3);
+    for (row, payload) in all.iter().zip(["payload 0", "payload 2", "payload 4"]) {
+        assert_eq!(row.delivery, delivery("b", 1, payload));
+    }
+    assert!(all.is_sorted_by(|a, b| a.id < b.id));
+    // At most so many; no further one when so many bytes are reached; but always one.
+    assert_eq!(waiting(0, usize::MAX).await, []);
+    assert_eq!(waiting(2, usize::MAX).await, all[..2]);
+    assert_eq!(waiting(9, 9).await, all[..1]);
+    assert_eq!(waiting(9, 10).await, all[..2]);
+    assert_eq!(waiting(9, 0).await, all[..1]);
+    assert_eq!(
+        store.outbox_destinations().await.unwrap(),
+        [provider("b"), provider("c")]
+    );
+    // Done, and set aside; again changes nothing.
+    for _ in 0..2 {
+        let done = Write::OutboxDone { id: all[0].id };
+        let aside = Write::OutboxSetAside {
+            id: all[1].id,
+            reason: "refused".to_owned(),
+        };
+        write(&*store, vec![done, aside]).await;
+        assert_eq!(waiting(9, 999).await, all[2..]);
+    }
+    write(&*store, vec![Write::OutboxDone { id: all[2].id }]).await;
+    assert_eq!(store.outbox_destinations().await.unwrap(), [provider("c")]);
+    assert_eq!(waiting(9, 999).await, []);
+}
+
+pub(crate) async fn recipients_stay_while_deliveries_wait(data: &impl Data) {
+    let store = data.open();
+    let known = async |number| store.outbox_audience(&digest(number)).await.unwrap();
+    assert_eq!(known(1).await, None);
+    write(&*store, vec![recipients(1), recipients(2)]).await;
+    let other = Write::OutboxAudience {
+        digest: digest(1),
+        recipients: vec![0],
+    };
+    let waits = Write::Outbox(delivery("b", 1, "x"));
+    let answered = Write::Outbox(delivery("c", 2, "x"));
+    write(&*store, vec![other, waits, answered]).await;
+    assert_eq!(known(1).await, Some(vec![1; 10]));
+    let row = store.outbox(&provider("c"), 1, 1).await.unwrap().remove(0);
+    write(&*store, vec![Write::OutboxDone { id: row.id }]).await;
+    // Used at 1000: not old yet, then old.
+    store.sweep(1_000).await.unwrap();
+    assert!(known(2).await.is_some());
+    store.sweep(1_001).await.unwrap();
+    assert!(known(1).await.is_some());
+    let row = store.outbox(&provider("b"), 1, 1).await.unwrap();
+    assert_eq!(row.len(), 1);
+    // What was forgotten can be said again.
+    let writes = vec![recipients(2), Write::Outbox(delivery("c", 2, "y"))];
+    write(&*store, writes).await;
+    assert!(known(2).await.is_some());
+}
