@@ -42,7 +42,6 @@ pub struct DeviceRequest {
 ///
 /// It has a key, which is stored, and no account yet.
 pub struct NewDevice {
-    options: ConnectOptions,
     store: Store,
     api: Api,
     account: AccountRow,
@@ -69,7 +68,6 @@ impl NewDevice {
     ) -> Result<Self, Error> {
         let (store, account, api) = create(&options, path.as_ref(), client).await?;
         Ok(Self {
-            options,
             store,
             api,
             account,
@@ -103,12 +101,7 @@ impl NewDevice {
         }
         let attestation = attest(&self.api, self.account.cipher_suite, Some(authorization)).await?;
         keep(&self.store, &attestation).await?;
-        Ok(Client::assemble(
-            &self.options,
-            self.store,
-            self.account,
-            self.api,
-        ))
+        Ok(Client::assemble(self.store, &self.account, self.api))
     }
 }
 
@@ -123,7 +116,7 @@ pub(crate) async fn register_first(
     let (store, account, api) = create(&options, path, client).await?;
     let attestation = attest(&api, account.cipher_suite, None).await?;
     keep(&store, &attestation).await?;
-    Ok(Client::assemble(&options, store, account, api))
+    Ok(Client::assemble(store, &account, api))
 }
 
 /// Opens the state of a client that is registered.
@@ -143,7 +136,7 @@ pub(crate) async fn open(options: ConnectOptions, path: &Path) -> Result<Client,
         })
         .await?;
     let api = api(&options, &account, signer)?;
-    Ok(Client::assemble(&options, store, account, api))
+    Ok(Client::assemble(store, &account, api))
 }
 
 /// The state of a client that is to be registered. Its key is durable when this returns.

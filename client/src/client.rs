@@ -17,7 +17,7 @@ use crate::api::Api;
 use crate::error::Error;
 use crate::events::Event;
 use crate::mls;
-use crate::settle::load;
+use crate::settle::{Retry, load};
 use crate::store::{AccountRow, Store};
 use crate::stream::Events;
 use crate::transport::ConnectOptions;
@@ -38,6 +38,8 @@ struct Inner {
     cipher_suite: CipherSuite,
     /// Held by whoever has a request to the group's owner under way.
     group_locks: Mutex<HashMap<GroupId, Arc<tokio::sync::Mutex<()>>>>,
+    /// Groups in which a stored request got no answer.
+    retries: Mutex<HashMap<GroupId, Retry>>,
     /// Held by whoever processes queue items, so that they are processed in order.
     processing: tokio::sync::Mutex<()>,
     /// The number of the last event that the application was given.
@@ -79,12 +81,7 @@ impl Client {
         account::open(options, path.as_ref()).await
     }
 
-    pub(crate) fn assemble(
-        _options: &ConnectOptions,
-        store: Store,
-        account: AccountRow,
-        api: Api,
-    ) -> Self {
+    pub(crate) fn assemble(store: Store, account: &AccountRow, api: Api) -> Self {
         Self {
             inner: Arc::new(Inner {
                 store,
@@ -92,6 +89,7 @@ impl Client {
                 user: account.client.user_id(),
                 cipher_suite: account.cipher_suite,
                 group_locks: Mutex::default(),
+                retries: Mutex::default(),
                 processing: tokio::sync::Mutex::default(),
                 handed_out: tokio::sync::Mutex::default(),
                 new_events: Notify::new(),
@@ -196,7 +194,7 @@ impl Client {
         let end = Instant::now() + wait;
         let mut is_over = false;
         loop {
-            self.settle_all().await?;
+            let retry = self.settle_all().await?;
             let events = self.stored_events(last).await?;
             if let Some((number, _)) = events.last() {
                 *handed_out = *number;
@@ -204,11 +202,12 @@ impl Client {
             if is_over || !events.is_empty() {
                 return Ok(events.into_iter().map(|(_, event)| event).collect());
             }
-            let left = end.saturating_duration_since(Instant::now());
+            let until = retry.map_or(end, |retry| retry.min(end));
+            let left = until.saturating_duration_since(Instant::now());
             tokio::select! {
                 read = self.read_queue(left) => {
                     let (cursor, items) = read?;
-                    is_over = items.is_empty();
+                    is_over = items.is_empty() && until == end;
                     self.process_and_acknowledge(cursor, items).await?;
                 }
                 () = self.inner.new_events.notified() => {}
@@ -277,6 +276,14 @@ impl Client {
         &self.inner.api
     }
 
+    pub(crate) fn identity(&self) -> mls::Identity<'_> {
+        mls::Identity {
+            client: &self.inner.api.client,
+            signer: &self.inner.api.signer,
+            suite: self.inner.cipher_suite,
+        }
+    }
+
     pub(crate) fn cipher_suite(&self) -> CipherSuite {
         self.inner.cipher_suite
     }
@@ -287,6 +294,27 @@ impl Client {
 
     pub(crate) fn new_events(&self) -> &Notify {
         &self.inner.new_events
+    }
+
+    pub(crate) fn retry_of(&self, group: &GroupId) -> Option<Retry> {
+        let retries = self
+            .inner
+            .retries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        retries.get(group).copied()
+    }
+
+    pub(crate) fn set_retry(&self, group: &GroupId, retry: Option<Retry>) {
+        let mut retries = self
+            .inner
+            .retries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match retry {
+            Some(retry) => retries.insert(group.clone(), retry),
+            None => retries.remove(group),
+        };
     }
 
     fn group_mutex(&self, group: &GroupId) -> Arc<tokio::sync::Mutex<()>> {

@@ -126,10 +126,8 @@ impl Client {
         let api = self.api();
         let group = mls::create_group(
             tx,
+            &self.identity(),
             group_id.as_slice(),
-            self.cipher_suite(),
-            &api.client,
-            &api.signer,
             leaf,
             ds_sender,
             api.now_ms(),

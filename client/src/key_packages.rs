@@ -121,16 +121,8 @@ impl Client {
         leaf: &LeafContent,
         last_resort: bool,
     ) -> Result<(Vec<u8>, KeyPackageBytes), Error> {
-        let api = self.api();
-        let (reference, not_after_s, bytes) = mls::create_key_package(
-            tx,
-            self.cipher_suite(),
-            &api.client,
-            &api.signer,
-            leaf,
-            last_resort,
-            api.now_ms(),
-        )?;
+        let (reference, not_after_s, bytes) =
+            mls::create_key_package(tx, &self.identity(), leaf, last_resort, self.api().now_ms())?;
         tx.insert_key_package(&KeyPackageRow {
             reference: reference.clone(),
             last_resort,

@@ -32,6 +32,22 @@ const PAST_EPOCHS: usize = 5;
 /// Messages are padded to a multiple of this, in bytes.
 const PADDING_BYTES: usize = 64;
 
+/// Who this client is to MLS.
+pub(crate) struct Identity<'a> {
+    pub(crate) client: &'a ClientId,
+    pub(crate) signer: &'a SignatureKeyPair,
+    pub(crate) suite: CipherSuite,
+}
+
+impl Identity<'_> {
+    fn credential(&self) -> CredentialWithKey {
+        CredentialWithKey {
+            credential: BasicCredential::new(self.client.as_str().as_bytes().to_vec()).into(),
+            signature_key: self.signer.public().into(),
+        }
+    }
+}
+
 /// What a leaf of this client says.
 pub(crate) struct LeafContent {
     pub(crate) attestation: Attestation,
@@ -93,13 +109,6 @@ fn capabilities() -> Capabilities {
     )
 }
 
-pub(crate) fn credential(client: &ClientId, signer: &SignatureKeyPair) -> CredentialWithKey {
-    CredentialWithKey {
-        credential: BasicCredential::new(client.as_str().as_bytes().to_vec()).into(),
-        signature_key: signer.public().into(),
-    }
-}
-
 /// The client that a credential names.
 pub(crate) fn client_of(credential: &Credential) -> Option<ClientId> {
     let basic = BasicCredential::try_from(credential.clone()).ok()?;
@@ -132,16 +141,14 @@ fn ratchets() -> SenderRatchetConfiguration {
 /// A group of this client alone, in the state of `tx`, not known to its owner yet.
 pub(crate) fn create_group(
     tx: &Tx<'_>,
+    identity: &Identity<'_>,
     group_id: &[u8],
-    suite: CipherSuite,
-    client: &ClientId,
-    signer: &SignatureKeyPair,
     leaf: &LeafContent,
     ds_sender: &moh_messages::ExternalSender,
     now_ms: u64,
 ) -> Result<MlsGroup, Error> {
     let config = MlsGroupCreateConfig::builder()
-        .ciphersuite(ciphersuite(suite)?)
+        .ciphersuite(ciphersuite(identity.suite)?)
         .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
         .max_past_epochs(PAST_EPOCHS)
         .use_ratchet_tree_extension(false)
@@ -154,7 +161,7 @@ pub(crate) fn create_group(
         .with_group_context_extensions(group_context_extensions(ds_sender)?)
         .build();
     let id = openmls::group::GroupId::from_slice(group_id);
-    MlsGroup::new_with_group_id(tx, signer, &config, id, credential(client, signer))
+    MlsGroup::new_with_group_id(tx, identity.signer, &config, id, identity.credential())
         .map_err(Error::mls)
 }
 
@@ -183,9 +190,7 @@ fn group_context_extensions(
 /// the MLSMessage.
 pub(crate) fn create_key_package(
     tx: &Tx<'_>,
-    suite: CipherSuite,
-    client: &ClientId,
-    signer: &SignatureKeyPair,
+    identity: &Identity<'_>,
     leaf: &LeafContent,
     last_resort: bool,
     now_ms: u64,
@@ -199,7 +204,12 @@ pub(crate) fn create_key_package(
         builder = builder.mark_as_last_resort();
     }
     let key_package = builder
-        .build(ciphersuite(suite)?, tx, signer, credential(client, signer))
+        .build(
+            ciphersuite(identity.suite)?,
+            tx,
+            identity.signer,
+            identity.credential(),
+        )
         .map_err(Error::mls)?
         .into_key_package();
     let reference = key_package.hash_ref(tx.crypto()).map_err(Error::mls)?;

@@ -118,7 +118,6 @@ impl Client {
                 self.new_events().notify_one();
             }
         }
-        self.join_all().await?;
         Ok(Some(cursor))
     }
 
@@ -231,35 +230,6 @@ impl Client {
             extra: item.encode(),
             lapsed: false,
         })?;
-        Ok(())
-    }
-
-    /// Joins the groups whose Welcomes have arrived, as far as their owners can be asked.
-    async fn join_all(&self) -> Result<(), Error> {
-        let all = self
-            .store()
-            .run(|tx| Ok::<_, Error>(tx.all_pending()?))
-            .await?;
-        for pending in all {
-            if pending.operation != Operation::Join {
-                continue;
-            }
-            if let Some(_guard) = self.try_lock_group(&pending.group) {
-                let id = pending.group.clone();
-                let left = self
-                    .store()
-                    .run(move |tx| Ok::<_, Error>(tx.pending(&id)?))
-                    .await?;
-                if left.as_ref() != Some(&pending) {
-                    continue;
-                }
-                match self.join(&pending).await {
-                    Err(error @ Error::Store(_)) => return Err(error),
-                    Err(error) => tracing::debug!(%error, "not joined yet"),
-                    Ok(()) => {}
-                }
-            }
-        }
         Ok(())
     }
 

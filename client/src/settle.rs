@@ -10,6 +10,7 @@ use std::time::Duration;
 use moh_messages::{DsError, DsErrorCode, DsResponseBody, GroupId, HandshakeBytes, List, Message};
 use openmls::group::MlsGroup;
 use openmls_traits::OpenMlsProvider;
+use tokio::time::Instant;
 
 use crate::api::Reply;
 use crate::client::Client;
@@ -24,6 +25,18 @@ use crate::store::{Pending, Tx};
 const MAX_TRIES: u32 = 8;
 /// How often the queue is read in the hope that it brings what the owner knows already.
 const MAX_CATCH_UP_READS: u32 = 12;
+
+/// How long after the first failure a stored request goes out again, in milliseconds.
+const FIRST_RETRY_MS: u64 = 1000;
+/// How long after any failure a stored request goes out again, at most, in milliseconds.
+const MAX_RETRY_MS: u64 = 60_000;
+
+/// When a stored request goes out again by itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Retry {
+    failures: u32,
+    not_before: Instant,
+}
 
 /// The owner's final answer.
 pub(crate) enum Verdict {
@@ -308,28 +321,52 @@ impl Client {
     }
 
     /// Gets the answers to all that is pending, except where somebody is about it. That a
-    /// provider gives none is no error: there will be another time.
-    pub(crate) async fn settle_all(&self) -> Result<(), Error> {
+    /// provider gives none is no error: there will be another time, and this says when.
+    pub(crate) async fn settle_all(&self) -> Result<Option<Instant>, Error> {
         self.process_parked().await?;
-        let all = self
+        let (pending, stale) = self
             .store()
-            .run(|tx| Ok::<_, Error>(tx.all_pending()?))
+            .run(|tx| Ok::<_, Error>((tx.pending_groups()?, tx.groups_with_stale_queue()?)))
             .await?;
-        for pending in all {
-            if let Some(_guard) = self.try_lock_group(&pending.group) {
-                passing(self.settle(&pending.group).await)?;
+        let mut next = None;
+        for (group, is_pending) in pending
+            .into_iter()
+            .map(|group| (group, true))
+            .chain(stale.into_iter().map(|g| (g, false)))
+        {
+            let Some(_guard) = self.try_lock_group(&group) else {
+                continue;
+            };
+            let retry = self.retry_of(&group);
+            if retry.is_none_or(|retry| retry.not_before <= Instant::now()) {
+                let result = if is_pending {
+                    self.settle(&group).await
+                } else {
+                    self.replace_queue(&group).await
+                };
+                match result {
+                    Ok(()) => self.set_retry(&group, None),
+                    Err(error @ Error::Store(_)) => return Err(error),
+                    Err(error) => {
+                        tracing::debug!(%error, "not settled yet");
+                        self.set_retry(&group, Some(self.later(retry)));
+                    }
+                }
             }
+            let not_before = self.retry_of(&group).map(|retry| retry.not_before);
+            next = [next, not_before].into_iter().flatten().min();
         }
-        let stale = self
-            .store()
-            .run(|tx| Ok::<_, Error>(tx.groups_with_stale_queue()?))
-            .await?;
-        for group in stale {
-            if let Some(_guard) = self.try_lock_group(&group) {
-                passing(self.replace_queue(&group).await)?;
-            }
+        Ok(next)
+    }
+
+    fn later(&self, last: Option<Retry>) -> Retry {
+        let failures = last.map_or(0, |last| last.failures.saturating_add(1));
+        let max_ms = (FIRST_RETRY_MS << failures.min(10)).min(MAX_RETRY_MS);
+        let pause_ms = max_ms / 2 + below(&*self.api().random, max_ms / 2);
+        Retry {
+            failures,
+            not_before: Instant::now() + Duration::from_millis(pause_ms),
         }
-        Ok(())
     }
 
     /// Replaces the queue config of a last-resort KeyPackage, which is in more than one group.
@@ -348,18 +385,6 @@ impl Client {
         self.store()
             .run(move |tx| Ok(tx.queue_is_fresh(&id)?))
             .await
-    }
-}
-
-/// Leaves only those errors that will not pass.
-fn passing(result: Result<(), Error>) -> Result<(), Error> {
-    match result {
-        Err(error @ Error::Store(_)) => Err(error),
-        Err(error) => {
-            tracing::debug!(%error, "not settled yet");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
     }
 }
 

@@ -8,6 +8,8 @@ use moh_messages::client_api::{
     Acknowledge, ClientRequestBody, ClientResponseBody, Cursor, ReadQueue,
 };
 
+use tokio::time::Instant;
+
 use crate::client::Client;
 use crate::clock::below;
 use crate::error::Error;
@@ -26,6 +28,8 @@ pub struct Events {
     failures: u32,
     /// Something may be stored that was not given yet.
     look: bool,
+    /// When a stored request goes out again.
+    retry: Option<Instant>,
 }
 
 struct Connection {
@@ -49,6 +53,7 @@ impl Events {
             connection: None,
             failures: 0,
             look: true,
+            retry: None,
         }
     }
 
@@ -62,7 +67,7 @@ impl Events {
     pub async fn next(&mut self) -> Result<Event, Error> {
         loop {
             if self.look {
-                self.client.settle_all().await?;
+                self.retry = self.client.settle_all().await?;
                 if let Some(event) = self.client.next_stored_event().await? {
                     return Ok(event);
                 }
@@ -111,6 +116,10 @@ impl Events {
                 message.map_err(|source| api.unreachable(source))?
             }
             () = self.client.new_events().notified() => {
+                self.look = true;
+                return Ok(());
+            }
+            () = at(self.retry) => {
                 self.look = true;
                 return Ok(());
             }
@@ -165,4 +174,11 @@ async fn connect(client: &Client) -> Result<Connection, Error> {
     let mut socket = api.transport.open_queue().await.map_err(unreachable)?;
     socket.send(api.signed(read)?).await.map_err(unreachable)?;
     Ok(Connection { socket, cursor })
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }

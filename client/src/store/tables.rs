@@ -231,10 +231,10 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// All that is pending, in no particular order.
-    pub(crate) fn all_pending(&self) -> Result<Vec<Pending>, StoreError> {
-        let mut statement = self.conn.prepare_cached(PENDING)?;
-        let rows = statement.query_map([], pending)?;
+    /// The groups in which something is pending.
+    pub(crate) fn pending_groups(&self) -> Result<Vec<GroupId>, StoreError> {
+        let mut statement = self.conn.prepare_cached("SELECT group_id FROM pending")?;
+        let rows = statement.query_map([], |row| opaque(row, 0))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 

@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use moh_client::{ClientId, DsError, DsErrorCode, ProviderName};
 use moh_messages::{
     AddMembers, BasicCredential, CreateGroup, DsAuth, DsRequest, DsRequestBody, DsResponseBody,
-    ExternalSender, GroupUpdate, List, Message, MlsBytes, MlsGroupUpdate, Opaque, PublicKey,
-    SendMessage, Signature, SignedLast, TreeBytes, WelcomeInfo, label,
+    ExternalSender, GroupUpdate, HandshakeBytes, List, Message, MlsBytes, MlsGroupUpdate, Opaque,
+    PublicKey, SendMessage, Signature, SignedLast, TreeBytes, WelcomeInfo, label,
 };
+use openmls::extensions::SenderExtensionIndex;
 use openmls::group::{ProposalStore, PublicGroup};
+use openmls::messages::external_proposals::ExternalProposal;
 use openmls::prelude::{
     LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn, ProcessedMessageContent, ProtocolMessage,
     RatchetTreeIn,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_memory_storage::MemoryStorage;
-use openmls_rust_crypto::RustCrypto;
+use openmls_rust_crypto::{OpenMlsRustCrypto, RustCrypto};
 use tls_codec::{DeserializeBytes, Serialize};
 
 use super::{Failure, State, refuse, verify};
@@ -28,6 +30,8 @@ pub(crate) struct Group {
     /// Answers to messages, by the message.
     answers: BTreeMap<Vec<u8>, DsResponseBody>,
     trees: BTreeMap<u64, Vec<u8>>,
+    /// Pending in this epoch, as MLSMessages.
+    proposals: Vec<HandshakeBytes>,
 }
 
 impl State {
@@ -50,7 +54,7 @@ impl State {
                 self.group_ids += 1;
                 Ok(DsResponseBody::GroupId {
                     group_id: Opaque::new(format!("group-{}@{owner}", self.group_ids)).unwrap(),
-                    ds_sender: ds_sender(&owner),
+                    ds_sender: self.ds_sender(&owner),
                 })
             }
             DsRequestBody::CreateGroup(create) => self.create(owner, create),
@@ -61,6 +65,55 @@ impl State {
             DsRequestBody::SendMessage(message) => self.send(client, &message),
             DsRequestBody::WelcomeInfo(info) => self.welcome_info(&info, &request.auth),
             other => panic!("{} is not used", other.name()),
+        }
+    }
+
+    fn ds_sender(&mut self, owner: &ProviderName) -> ExternalSender {
+        let scheme = openmls_traits::types::SignatureScheme::ED25519;
+        let key = self
+            .sender_keys
+            .entry(owner.clone())
+            .or_insert_with(|| SignatureKeyPair::new(scheme).unwrap());
+        ExternalSender {
+            signature_key: PublicKey::new(key.public()).unwrap(),
+            credential: BasicCredential::Basic {
+                identity: Opaque::new(owner.as_str()).unwrap(),
+            },
+        }
+    }
+
+    pub(super) fn propose_removal(&mut self, id: &[u8], client: &ClientId, tell: bool) {
+        let group = self.groups.get_mut(id).unwrap();
+        let members = group.members();
+        let leaf = members.iter().position(|member| member == client).unwrap();
+        let proposal = ExternalProposal::new_remove::<OpenMlsRustCrypto>(
+            LeafNodeIndex::new(u32::try_from(leaf).unwrap()),
+            group.public.group_id().clone(),
+            group.public.group_context().epoch(),
+            &self.sender_keys[&group.owner],
+            SenderExtensionIndex::new(0),
+        )
+        .unwrap();
+        let bytes = proposal.to_bytes().unwrap();
+        let message = MlsMessageIn::tls_deserialize_exact_bytes(&bytes).unwrap();
+        let message = message.try_into_protocol_message().unwrap();
+        let processed = group
+            .public
+            .process_message(&RustCrypto::default(), message)
+            .unwrap();
+        let ProcessedMessageContent::ProposalMessage(proposal) = processed.into_content() else {
+            panic!("not a proposal");
+        };
+        group
+            .public
+            .add_proposal(&group.storage, *proposal)
+            .unwrap();
+        group
+            .proposals
+            .push(HandshakeBytes::new(bytes.clone()).unwrap());
+        let owner = group.owner.clone();
+        for member in members.iter().filter(|_| tell) {
+            self.deliver(member, &owner, &MlsBytes::new(bytes.clone()).unwrap());
         }
     }
 
@@ -108,6 +161,7 @@ impl State {
                 storage,
                 answers: BTreeMap::from([(message, answer.clone())]),
                 trees: BTreeMap::new(),
+                proposals: Vec::new(),
             },
         );
         Ok(answer)
@@ -140,6 +194,14 @@ impl State {
         let ProcessedMessageContent::StagedCommitMessage(commit) = processed.into_content() else {
             panic!("not a commit");
         };
+        let by_reference = commit
+            .queued_proposals()
+            .filter(|queued| matches!(queued.sender(), openmls::prelude::Sender::External(_)))
+            .count();
+        if by_reference != group.proposals.len() {
+            return Err(group.proposals_first());
+        }
+        group.proposals.clear();
         group.public.merge_commit(&group.storage, *commit).unwrap();
         group.check_group_info(sender, update);
         let tree = group
@@ -188,6 +250,9 @@ impl State {
         }
         // Stricter than an owner is, so that clients have to encrypt anew.
         group.check_epoch(message.epoch().as_u64())?;
+        if !group.proposals.is_empty() {
+            return Err(group.proposals_first());
+        }
         let answer = DsResponseBody::Ok {
             epoch: group.epoch(),
             accepted_at: 1,
@@ -226,6 +291,12 @@ impl Group {
         }
         let error = DsError::new(DsErrorCode::WRONG_EPOCH, "").with_data(&self.epoch());
         Err(Failure::Refused(error))
+    }
+
+    fn proposals_first(&self) -> Failure {
+        let proposals = List::<_, 256>::new(self.proposals.clone()).unwrap();
+        let error = DsError::new(DsErrorCode::PENDING_PROPOSALS, "").with_data(&proposals);
+        Failure::Refused(error)
     }
 
     fn members(&self) -> Vec<ClientId> {
@@ -280,14 +351,4 @@ impl Group {
 
 fn invalid(text: &str) -> Failure {
     Failure::Refused(DsError::new(DsErrorCode::INVALID_MESSAGE, text))
-}
-
-fn ds_sender(owner: &ProviderName) -> ExternalSender {
-    let key = SignatureKeyPair::new(openmls_traits::types::SignatureScheme::ED25519).unwrap();
-    ExternalSender {
-        signature_key: PublicKey::new(key.public()).unwrap(),
-        credential: BasicCredential::Basic {
-            identity: Opaque::new(owner.as_str()).unwrap(),
-        },
-    }
 }

@@ -1,6 +1,9 @@
 //! Providers in memory, as strict as real ones where it matters to a client: signatures,
 //! epochs, GroupInfos, repeated messages, lost requests and answers.
 
+// It panics where a client does what it must not.
+#![allow(clippy::unwrap_used)]
+
 mod group;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -9,8 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use moh_client::{
-    Answer, ClientId, Clock, ConnectOptions, DsError, DsErrorCode, ProviderName, QueueSocket,
-    Transport, TransportError, UserId,
+    Answer, ClientId, Clock, ConnectOptions, DsError, DsErrorCode, GroupId, ProviderName,
+    QueueSocket, Transport, TransportError, UserId,
 };
 use moh_messages::client_api::{
     Boolean, ClientRequest, ClientRequestBody, ClientResponse, ClientResponseBody, Cursor, Forward,
@@ -24,6 +27,7 @@ use moh_messages::{
     sign_content,
 };
 use openmls::prelude::{KeyPackageIn, MlsMessageBodyIn, MlsMessageIn};
+use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto;
 use tls_codec::DeserializeBytes;
@@ -33,7 +37,6 @@ pub(crate) use group::Group;
 
 /// What is to happen to the next request of a kind.
 #[derive(Clone, Debug)]
-#[allow(dead_code)] // Not every test file uses all of them.
 pub(crate) enum Mishap {
     /// It never arrives.
     LoseRequest,
@@ -50,6 +53,7 @@ pub(crate) struct State {
     nonces: BTreeSet<Vec<u8>>,
     pub(crate) groups: BTreeMap<Vec<u8>, Group>,
     group_ids: u64,
+    sender_keys: BTreeMap<ProviderName, SignatureKeyPair>,
     mishaps: VecDeque<(&'static str, Mishap)>,
     /// The bodies of requests to owners that arrived, by name.
     pub(crate) seen: Vec<(&'static str, Vec<u8>)>,
@@ -91,13 +95,11 @@ impl World {
     }
 
     /// Something happens to the next request of this name; in the order of calls.
-    #[allow(dead_code)]
     pub(crate) fn plan(&self, name: &'static str, mishap: Mishap) {
         self.state.lock().unwrap().mishaps.push_back((name, mishap));
     }
 
     /// The bodies that arrived under this name, in order.
-    #[allow(dead_code)]
     pub(crate) fn seen(&self, name: &str) -> Vec<Vec<u8>> {
         let state = self.state.lock().unwrap();
         state
@@ -109,7 +111,6 @@ impl World {
     }
 
     /// Puts something into a client's queue.
-    #[allow(dead_code)]
     pub(crate) fn deliver(&self, client: &ClientId, sender: &str, message: Vec<u8>) {
         let mut state = self.state.lock().unwrap();
         state.deliver(
@@ -121,8 +122,15 @@ impl World {
         self.arrived.notify_waiters();
     }
 
+    /// The owner of a group proposes to remove a client.
+    pub(crate) fn propose_removal(&self, group: &GroupId, client: &ClientId, tell: bool) {
+        let mut state = self.state.lock().unwrap();
+        state.propose_removal(group.as_slice(), client, tell);
+        drop(state);
+        self.arrived.notify_waiters();
+    }
+
     /// Forgets what a client acknowledged, as if the acknowledgements had been lost.
-    #[allow(dead_code)]
     pub(crate) fn lose_acknowledgements(&self, client: &ClientId) {
         self.state
             .lock()
@@ -250,12 +258,10 @@ fn position(cursor: &Cursor) -> usize {
 }
 
 impl State {
-    #[allow(dead_code)]
     pub(crate) fn clear_mishaps(&mut self) {
         self.mishaps.clear();
     }
 
-    #[allow(dead_code)]
     pub(crate) fn last_item(&self, client: &ClientId) -> Vec<u8> {
         match &self.clients[client].queue.last().unwrap().payload {
             QueuePayload::MlsMessage(bytes) => bytes.as_slice().to_vec(),
