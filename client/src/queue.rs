@@ -11,8 +11,8 @@ use moh_messages::{
 };
 use openmls::group::{MlsGroup, ProcessedWelcome, StagedCommit};
 use openmls::prelude::{
-    MlsMessageBodyIn, MlsMessageIn, ProcessedMessageContent, ProtocolMessage, RatchetTreeIn,
-    Sender, Welcome,
+    ContentType, MlsMessageBodyIn, MlsMessageIn, ProcessedMessageContent, ProtocolMessage,
+    RatchetTreeIn, Sender, Welcome,
 };
 use openmls_traits::OpenMlsProvider;
 use tls_codec::DeserializeBytes;
@@ -382,6 +382,10 @@ fn process_message(tx: &Tx<'_>, item: &QueueItem, message: ProtocolMessage) -> R
         Some(_) => {}
     }
     let mut group = load(tx, &id)?;
+    if message.content_type() == ContentType::Proposal && message.epoch() < group.epoch() {
+        // It has been committed since: its owner said so earlier, when it refused a request.
+        return Ok(());
+    }
     let processed = group.process_message(tx, message).map_err(|error| {
         tracing::debug!(%error, "a message is left out");
         out(Reason::Refused)

@@ -338,14 +338,15 @@ async fn what_the_owner_proposes_is_committed_before_anything_else() {
     received(&carol).await;
     received(&bob).await;
 
-    // Alice hears of it from the owner's refusal.
-    scene.world.propose_removal(&group, carols, false);
+    // Alice hears of it from the owner's refusal, and then once more from her queue.
+    scene.world.propose_removal(&group, carols);
     alice.client.send(&group, "without carol").await.unwrap();
     let events = received(&bob).await;
     assert!(
         matches!(&events[0], Event::MembersChanged { removed, .. } if removed == std::slice::from_ref(carols))
     );
     assert_eq!(texts(&events), ["without carol"]);
+    assert_eq!(received(&alice).await, []);
     let events = received(&carol).await;
     assert!(matches!(&events[..], [Event::Removed { by, .. }] if by == alice.client.client_id()));
     assert_eq!(carol.client.groups().await.unwrap(), []);
@@ -362,7 +363,7 @@ async fn what_the_owner_proposes_is_committed_before_anything_else() {
         .unwrap();
     let events = received(&carol).await;
     assert!(matches!(&events[..], [Event::Joined { .. }]), "{events:?}");
-    scene.world.propose_removal(&group, carols, true);
+    scene.world.propose_removal(&group, carols);
     received(&bob).await;
     bob.client.send(&group, "again without").await.unwrap();
     assert_eq!(bob.client.members(&group).await.unwrap().len(), 2);

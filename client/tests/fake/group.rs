@@ -82,7 +82,7 @@ impl State {
         }
     }
 
-    pub(super) fn propose_removal(&mut self, id: &[u8], client: &ClientId, tell: bool) {
+    pub(super) fn propose_removal(&mut self, id: &[u8], client: &ClientId) {
         let group = self.groups.get_mut(id).unwrap();
         let members = group.members();
         let leaf = members.iter().position(|member| member == client).unwrap();
@@ -112,7 +112,7 @@ impl State {
             .proposals
             .push(HandshakeBytes::new(bytes.clone()).unwrap());
         let owner = group.owner.clone();
-        for member in members.iter().filter(|_| tell) {
+        for member in &members {
             self.deliver(member, &owner, &MlsBytes::new(bytes.clone()).unwrap());
         }
     }

@@ -123,9 +123,9 @@ impl World {
     }
 
     /// The owner of a group proposes to remove a client.
-    pub(crate) fn propose_removal(&self, group: &GroupId, client: &ClientId, tell: bool) {
+    pub(crate) fn propose_removal(&self, group: &GroupId, client: &ClientId) {
         let mut state = self.state.lock().unwrap();
-        state.propose_removal(group.as_slice(), client, tell);
+        state.propose_removal(group.as_slice(), client);
         drop(state);
         self.arrived.notify_waiters();
     }
