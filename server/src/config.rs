@@ -132,26 +132,34 @@ impl Config {
         Ok(config)
     }
 
-    /// Opens and prepares everything; connections are accepted when the result is served.
+    /// Takes the address, with the certificate. Connections wait until the listener serves.
     ///
     /// # Errors
-    /// When a file, the store or the address cannot be used.
+    /// When the certificate or the address cannot be used.
+    pub async fn listen(&self) -> Result<Listener, StartError> {
+        let tls = tls_config(&read(&self.tls.certificate)?, &read(&self.tls.key)?)?;
+        Ok(Listener::bind(self.listen, tls).await?)
+    }
+
+    /// Opens the store and starts the provider that `listener` is to serve.
+    ///
+    /// # Errors
+    /// When a file or the store cannot be used.
     pub async fn start(
         &self,
+        listener: &Listener,
         environment: Environment,
         observer: Arc<dyn Observer>,
-    ) -> Result<(Node, Listener), StartError> {
+    ) -> Result<Node, StartError> {
         let invalid =
             |e: &dyn std::fmt::Display| StartError::Invalid(PathBuf::from("name"), e.to_string());
         let name: ProviderName = self.name.parse().map_err(|e| invalid(&e))?;
         let in_keys = |error| StartError::Keys(self.keys.clone(), error);
         let secret = SecretKeys::read(&self.keys).map_err(in_keys)?;
         let keys = Keys::new(name.clone(), &secret).map_err(in_keys)?;
-        let tls = tls_config(&read(&self.tls.certificate)?, &read(&self.tls.key)?)?;
         let transport = HttpsTransport::new(&self.https_options()?)
             .map_err(|error| StartError::Federation(error.0))?;
         let store = Embedded::open(&self.store, EmbeddedOptions::default())?;
-        let listener = Listener::bind(self.listen, tls).await?;
         let ds_domain = match &self.ds_domain {
             Some(domain) => domain.clone(),
             None if listener.address().port() == 443 => self.name.clone(),
@@ -168,7 +176,7 @@ impl Config {
             transport: Arc::new(transport),
             observer,
         });
-        Ok((node.await?, listener))
+        Ok(node.await?)
     }
 
     fn https_options(&self) -> Result<HttpsOptions, StartError> {

@@ -1,0 +1,69 @@
+//! `moh`: MIMI over HTTPS as one command.
+
+mod authority;
+mod demo;
+mod init;
+mod provider;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// MIMI over HTTPS: federation of end-to-end encrypted (MLS) conversations between messaging
+/// providers.
+#[derive(Parser)]
+#[command(name = "moh", version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show two providers and their users at work, and check that everything arrives
+    Demo(demo::Arguments),
+    /// Run a provider
+    Serve(serve::Arguments),
+    /// Write the configuration and the keys of a new provider
+    Init(init::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter())
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("moh: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        match arguments.command {
+            Command::Demo(arguments) => Box::pin(demo::run(arguments)).await,
+            Command::Serve(arguments) => Box::pin(serve::run(arguments)).await,
+            Command::Init(arguments) => init::run(&arguments),
+        }
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("moh: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What is logged to stderr: warnings, or what `MOH_LOG` says.
+fn filter() -> tracing_subscriber::EnvFilter {
+    tracing_subscriber::EnvFilter::try_from_env("MOH_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,openmls=off"))
+}

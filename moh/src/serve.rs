@@ -1,0 +1,108 @@
+//! `moh serve`: run a provider until SIGTERM or SIGINT.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use moh_messages::ProviderName;
+use moh_server::Config;
+use moh_server::observe::Unobserved;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::authority::Authority;
+use crate::provider::{Running, for_development};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  moh serve --config /etc/moh/moh.toml
+  moh serve --dev
+  moh serve --dev --name a.example --listen 127.0.0.1:8441 --data a \\
+      --peer b.example=127.0.0.1:8442 --trust b/ca.pem
+
+When the provider takes requests it prints one line, `ready https://ADDRESS name=DOMAIN`.
+MOH_LOG=info logs more to stderr.")]
+pub(crate) struct Arguments {
+    /// The configuration, as `moh init` writes it
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "dev",
+        conflicts_with = "dev"
+    )]
+    config: Option<PathBuf>,
+    /// Run without a configuration: everything that is needed is made in DIR
+    #[arg(long)]
+    dev: bool,
+    /// Where to listen; port 0 takes any
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8443",
+        requires = "dev"
+    )]
+    listen: SocketAddr,
+    /// Where keys, certificates (DIR/ca.pem is to be trusted) and the store are
+    #[arg(long, value_name = "DIR", default_value = "moh-dev", requires = "dev")]
+    data: PathBuf,
+    /// The provider's name
+    #[arg(
+        long,
+        value_name = "DOMAIN",
+        default_value = "localhost",
+        requires = "dev"
+    )]
+    name: ProviderName,
+    /// Where another provider listens, instead of asking the DNS; may be repeated
+    #[arg(long, value_name = "DOMAIN=ADDR", value_parser = peer, requires = "dev")]
+    peer: Vec<(String, SocketAddr)>,
+    /// A certificate authority to trust, such as another provider's DIR/ca.pem; may be repeated
+    #[arg(long, value_name = "FILE", requires = "dev")]
+    trust: Vec<PathBuf>,
+}
+
+fn peer(text: &str) -> Result<(String, SocketAddr), String> {
+    let (name, address) = text.split_once('=').ok_or("not DOMAIN=ADDR")?;
+    let name: ProviderName = name.parse().map_err(|e| format!("{e}"))?;
+    let address = address.parse().map_err(|e| format!("{address}: {e}"))?;
+    Ok((name.to_string(), address))
+}
+
+pub(crate) async fn run(arguments: Arguments) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let config = match &arguments.config {
+        Some(path) => Config::read(path)?,
+        None => development(&arguments)?,
+    };
+    let listener = config.listen().await?;
+    let address = listener.address();
+    let running = Running::start(&config, listener, Arc::new(Unobserved)).await?;
+    let mut out = std::io::stdout();
+    writeln!(out, "ready https://{address} name={}", config.name)?;
+    out.flush()?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    running.stop().await;
+    Ok(())
+}
+
+fn development(arguments: &Arguments) -> Result<Config> {
+    let folder: &Path = &arguments.data;
+    if folder.exists() && !folder.is_dir() {
+        bail!("{} is not a folder", folder.display());
+    }
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("{} cannot be made", folder.display()))?;
+    let authority = Authority::of(folder)?;
+    let mut roots = vec![folder.join("ca.pem")];
+    roots.extend(arguments.trust.iter().cloned());
+    let hosts: BTreeMap<_, _> = arguments.peer.iter().cloned().collect();
+    let name = arguments.name.as_str();
+    for_development(folder, &authority, name, arguments.listen, hosts, roots)
+}
