@@ -8,8 +8,9 @@
 //! - else it looks at all audiences of the client: one look at a small row for each, and
 //!   nothing more for those that have nothing new.
 //!
-//! Then it merges what those hold, in small portions from an index, and reads no payload that
-//! it does not return.
+//! Then it merges what those hold. Of each it knows the first message beyond the cursor; it
+//! reads further numbers in small portions from an index, of an audience whose turn has come,
+//! and no payload that it does not return.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -31,9 +32,11 @@ const PORTION: i64 = 32;
 struct Source {
     audience: i64,
     position: i64,
-    /// The next numbers, and the last that was read: there may be more after it.
+    /// The next numbers, and what they were read up to: there may be more after it.
     upcoming: VecDeque<i64>,
     read_to: i64,
+    /// The first number; that one may be excepted. Taken when its turn has come.
+    first: Option<i64>,
 }
 
 pub(super) fn queue(
@@ -46,8 +49,8 @@ pub(super) fn queue(
     let after = bound(after);
     let mut sources = sources(connection, client_id, after)?;
     let mut heads = BinaryHeap::new();
-    for (index, source) in sources.iter_mut().enumerate() {
-        heads.extend(source.pop(connection)?.map(|head| Reverse((head, index))));
+    for (index, source) in sources.iter().enumerate() {
+        heads.extend(source.first.map(|first| Reverse((first, index))));
     }
     let mut message = connection.prepare_cached(
         "SELECT m.sequence, a.sender, m.received_at, m.payload
@@ -58,10 +61,11 @@ pub(super) fn queue(
         let Some(Reverse((sequence, index))) = heads.pop() else {
             break;
         };
+        let is_read = sources[index].first.take().is_none();
         let head = sources[index].pop(connection)?;
         heads.extend(head.map(|head| Reverse((head, index))));
         // A client that is in an audience twice still gets a message once.
-        if sequence == last {
+        if !is_read || sequence == last {
             continue;
         }
         last = sequence;
@@ -93,11 +97,15 @@ fn sources(
         .query_row([after, FEW_AUDIENCES + 1], |row| row.get(0))?;
     // CROSS JOIN keeps this order of the loops.
     let sql = if audiences <= FEW_AUDIENCES {
-        "SELECT m.audience, m.position FROM audiences a
+        "SELECT m.audience, m.position,
+             (SELECT min(sequence) FROM messages WHERE audience = a.id AND sequence > ?2)
+         FROM audiences a
          CROSS JOIN audience_members m ON m.client = ?1 AND m.audience = a.id
          WHERE a.last_sequence > ?2"
     } else {
-        "SELECT m.audience, m.position FROM audience_members m
+        "SELECT m.audience, m.position,
+             (SELECT min(sequence) FROM messages WHERE audience = a.id AND sequence > ?2)
+         FROM audience_members m
          CROSS JOIN audiences a ON a.id = m.audience
          WHERE m.client = ?1 AND a.last_sequence > ?2"
     };
@@ -109,6 +117,7 @@ fn sources(
                 position: row.get(1)?,
                 upcoming: VecDeque::new(),
                 read_to: after,
+                first: row.get(2)?,
             })
         })?
         .collect::<Result<_, _>>()?;

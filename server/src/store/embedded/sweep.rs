@@ -8,8 +8,11 @@ use crate::store::StoreError;
 /// The most rows that are removed at once.
 const ROWS: i64 = 256;
 
+/// As many recipients at other providers, which can be large, are looked at in one step.
+const DIGESTS: i64 = 32;
+
 /// About as many rows are looked at in one step.
-const WORK: usize = 1024;
+const WORK: usize = 4096;
 
 /// A sweep under way: what is done, and where it goes on.
 pub(super) struct Sweep {
@@ -26,18 +29,13 @@ enum Stage {
     OutboxAudiences(Vec<u8>),
 }
 
-const OLD: [&str; 5] = [
+const OLD: [&str; 3] = [
     "DELETE FROM messages WHERE sequence IN
          (SELECT sequence FROM messages WHERE received_at < ?1 LIMIT ?2)",
     "DELETE FROM delivered WHERE (sender, delivery_id) IN
          (SELECT sender, delivery_id FROM delivered WHERE received_at < ?1 LIMIT ?2)",
     "DELETE FROM key_packages WHERE number IN
          (SELECT number FROM key_packages WHERE expires_at < ?1 LIMIT ?2)",
-    // The time of a first use is not known where there was none: it counts from now.
-    "UPDATE audiences SET used_at = ?1 WHERE id IN
-         (SELECT id FROM audiences WHERE last_sequence = 0 AND used_at = 0 AND ?1 > 0 LIMIT ?2)",
-    "UPDATE outbox_audience_uses SET used_at = ?1 WHERE digest IN
-         (SELECT digest FROM outbox_audience_uses WHERE used_at = 0 AND ?1 > 0 LIMIT ?2)",
 ];
 
 impl Sweep {
@@ -97,6 +95,11 @@ impl Sweep {
                 if removed > 0 {
                     continue;
                 }
+            } else if used_at == 0 && self.before > 0 {
+                // Nothing was ever sent to it: its time counts from now.
+                connection
+                    .prepare_cached("UPDATE audiences SET used_at = ?2 WHERE id = ?1")?
+                    .execute([audience, self.before])?;
             } else if used_at < self.before {
                 let members = members(connection, audience)?;
                 work += members.len() * 4;
@@ -113,17 +116,23 @@ impl Sweep {
         after: &[u8],
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let mut statement = connection.prepare_cached(
-            "SELECT digest, used_at < ?2 AND NOT EXISTS
+            "SELECT digest, used_at, used_at < ?2 AND NOT EXISTS
                  (SELECT 1 FROM outbox WHERE outbox.digest = outbox_audience_uses.digest)
              FROM outbox_audience_uses WHERE digest > ?1 ORDER BY digest LIMIT ?3",
         )?;
-        let found: Vec<(Vec<u8>, bool)> = statement
-            .query_map(params![after, self.before, ROWS], |row| {
-                Ok((row.get(0)?, row.get(1)?))
+        let found: Vec<(Vec<u8>, i64, bool)> = statement
+            .query_map(params![after, self.before, DIGESTS], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
             })?
             .collect::<Result<_, _>>()?;
-        for (digest, unused) in &found {
-            if *unused {
+        for (digest, used_at, unused) in &found {
+            if *used_at == 0 && self.before > 0 {
+                connection
+                    .prepare_cached(
+                        "UPDATE outbox_audience_uses SET used_at = ?2 WHERE digest = ?1",
+                    )?
+                    .execute(params![digest, self.before])?;
+            } else if *unused {
                 for sql in [
                     "DELETE FROM outbox_audience_uses WHERE digest = ?1",
                     "DELETE FROM outbox_audiences WHERE digest = ?1",
@@ -132,7 +141,7 @@ impl Sweep {
                 }
             }
         }
-        Ok(found.into_iter().next_back().map(|(digest, _)| digest))
+        Ok(found.into_iter().next_back().map(|(digest, _, _)| digest))
     }
 }
 
