@@ -2,7 +2,6 @@
 
 use aws_lc_rs::{digest, signature as aws};
 use moh_messages::{PublicKey, SignatureScheme, sign_content};
-use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto;
 use openmls_traits::types::{
     AeadType, Ciphersuite, CryptoError, ExporterSecret, HashType, HpkeCiphertext, HpkeConfig,
@@ -53,19 +52,27 @@ pub(crate) fn verify_with_label(
     )
 }
 
-/// What openmls computes with: signatures are verified and bytes hashed by aws-lc; the rest,
-/// which a server does not need, is RustCrypto's.
-#[derive(Debug, Default)]
-pub struct Crypto(RustCrypto);
+/// What openmls computes with. A provider verifies signatures and hashes trees; it has no secrets
+/// of any group, and everything that is done with those is refused.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Crypto;
+
+/// The ciphersuites of the profile.
+const CIPHERSUITES: [Ciphersuite; 3] = [
+    Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519,
+    Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
+    Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
+];
+
+/// A provider does not do that.
+const NOT_HERE: CryptoError = CryptoError::CryptoLibraryError;
 
 impl OpenMlsCrypto for Crypto {
     fn hash(&self, hash_type: HashType, data: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        let algorithm = match hash_type {
-            HashType::Sha2_256 => &digest::SHA256,
-            HashType::Sha2_384 => &digest::SHA384,
-            HashType::Sha2_512 => &digest::SHA512,
-        };
-        Ok(digest::digest(algorithm, data).as_ref().to_vec())
+        match hash_type {
+            HashType::Sha2_256 => Ok(digest::digest(&digest::SHA256, data).as_ref().to_vec()),
+            HashType::Sha2_384 | HashType::Sha2_512 => Err(NOT_HERE),
+        }
     }
 
     fn verify_signature(
@@ -83,137 +90,125 @@ impl OpenMlsCrypto for Crypto {
     }
 
     fn supports(&self, ciphersuite: Ciphersuite) -> Result<(), CryptoError> {
-        self.0.supports(ciphersuite)
+        CIPHERSUITES
+            .contains(&ciphersuite)
+            .then_some(())
+            .ok_or(NOT_HERE)
     }
 
     fn supported_ciphersuites(&self) -> Vec<Ciphersuite> {
-        self.0.supported_ciphersuites()
+        CIPHERSUITES.to_vec()
     }
 
     fn hkdf_extract(
         &self,
-        hash_type: HashType,
-        salt: &[u8],
-        ikm: &[u8],
+        _: HashType,
+        _salt: &[u8],
+        _ikm: &[u8],
     ) -> Result<SecretVLBytes, CryptoError> {
-        self.0.hkdf_extract(hash_type, salt, ikm)
+        Err(NOT_HERE)
     }
 
     fn hmac(
         &self,
-        hash_type: HashType,
-        key: &[u8],
-        message: &[u8],
+        _: HashType,
+        _key: &[u8],
+        _message: &[u8],
     ) -> Result<SecretVLBytes, CryptoError> {
-        self.0.hmac(hash_type, key, message)
+        Err(NOT_HERE)
     }
 
     fn hkdf_expand(
         &self,
-        hash_type: HashType,
-        prk: &[u8],
-        info: &[u8],
-        okm_len: usize,
+        _: HashType,
+        _prk: &[u8],
+        _info: &[u8],
+        _okm_len: usize,
     ) -> Result<SecretVLBytes, CryptoError> {
-        self.0.hkdf_expand(hash_type, prk, info, okm_len)
+        Err(NOT_HERE)
     }
 
     fn aead_encrypt(
         &self,
-        alg: AeadType,
-        key: &[u8],
-        data: &[u8],
-        nonce: &[u8],
-        aad: &[u8],
+        _: AeadType,
+        _key: &[u8],
+        _data: &[u8],
+        _nonce: &[u8],
+        _aad: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
-        self.0.aead_encrypt(alg, key, data, nonce, aad)
+        Err(NOT_HERE)
     }
 
     fn aead_decrypt(
         &self,
-        alg: AeadType,
-        key: &[u8],
-        ct_tag: &[u8],
-        nonce: &[u8],
-        aad: &[u8],
+        _: AeadType,
+        _key: &[u8],
+        _ct_tag: &[u8],
+        _nonce: &[u8],
+        _aad: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
-        self.0.aead_decrypt(alg, key, ct_tag, nonce, aad)
+        Err(NOT_HERE)
     }
 
-    fn signature_key_gen(
-        &self,
-        alg: MlsSignatureScheme,
-    ) -> Result<(Vec<u8>, Vec<u8>), CryptoError> {
-        self.0.signature_key_gen(alg)
+    fn signature_key_gen(&self, _: MlsSignatureScheme) -> Result<(Vec<u8>, Vec<u8>), CryptoError> {
+        Err(NOT_HERE)
     }
 
     fn sign(
         &self,
-        alg: MlsSignatureScheme,
-        data: &[u8],
-        key: &[u8],
+        _: MlsSignatureScheme,
+        _data: &[u8],
+        _key: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
-        self.0.sign(alg, data, key)
+        Err(NOT_HERE)
     }
 
     fn hpke_seal(
         &self,
-        config: HpkeConfig,
-        pk_r: &[u8],
-        info: &[u8],
-        aad: &[u8],
-        ptxt: &[u8],
+        _: HpkeConfig,
+        _pk_r: &[u8],
+        _info: &[u8],
+        _aad: &[u8],
+        _ptxt: &[u8],
     ) -> Result<HpkeCiphertext, CryptoError> {
-        self.0.hpke_seal(config, pk_r, info, aad, ptxt)
+        Err(NOT_HERE)
     }
 
     fn hpke_open(
         &self,
-        config: HpkeConfig,
-        input: &HpkeCiphertext,
-        sk_r: &[u8],
-        info: &[u8],
-        aad: &[u8],
+        _: HpkeConfig,
+        _input: &HpkeCiphertext,
+        _sk_r: &[u8],
+        _info: &[u8],
+        _aad: &[u8],
     ) -> Result<Vec<u8>, CryptoError> {
-        self.0.hpke_open(config, input, sk_r, info, aad)
+        Err(NOT_HERE)
     }
 
     fn hpke_setup_sender_and_export(
         &self,
-        config: HpkeConfig,
-        pk_r: &[u8],
-        info: &[u8],
-        exporter_context: &[u8],
-        exporter_length: usize,
+        _: HpkeConfig,
+        _pk_r: &[u8],
+        _info: &[u8],
+        _exporter_context: &[u8],
+        _exporter_length: usize,
     ) -> Result<(KemOutput, ExporterSecret), CryptoError> {
-        self.0
-            .hpke_setup_sender_and_export(config, pk_r, info, exporter_context, exporter_length)
+        Err(NOT_HERE)
     }
 
     fn hpke_setup_receiver_and_export(
         &self,
-        config: HpkeConfig,
-        enc: &[u8],
-        sk_r: &[u8],
-        info: &[u8],
-        exporter_context: &[u8],
-        exporter_length: usize,
+        _: HpkeConfig,
+        _enc: &[u8],
+        _sk_r: &[u8],
+        _info: &[u8],
+        _exporter_context: &[u8],
+        _exporter_length: usize,
     ) -> Result<ExporterSecret, CryptoError> {
-        self.0.hpke_setup_receiver_and_export(
-            config,
-            enc,
-            sk_r,
-            info,
-            exporter_context,
-            exporter_length,
-        )
+        Err(NOT_HERE)
     }
 
-    fn derive_hpke_keypair(
-        &self,
-        config: HpkeConfig,
-        ikm: &[u8],
-    ) -> Result<HpkeKeyPair, CryptoError> {
-        self.0.derive_hpke_keypair(config, ikm)
+    fn derive_hpke_keypair(&self, _: HpkeConfig, _ikm: &[u8]) -> Result<HpkeKeyPair, CryptoError> {
+        Err(NOT_HERE)
     }
 }

@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use tls_codec::Serialize as _;
 
 use crate::change::Version;
-use crate::crypto::{self, Crypto};
+use crate::crypto;
 use crate::error::Refusal;
 use crate::store::StoredGroup;
 use storage::{Storage, Values};
@@ -54,8 +54,6 @@ pub struct Checks<'a> {
     pub now: u64,
     /// Providers' keys, as far as they are known.
     pub keys: &'a Keys<'a>,
-    /// Signatures and hashes.
-    pub crypto: &'a Crypto,
     /// The most members that a group may have.
     pub max_members: usize,
 }

@@ -1,7 +1,5 @@
 //! KeyPackages: taken from our own clients, handed out once to those who may have them.
 
-use std::sync::Arc;
-
 use moh_messages::client_api::UploadKeyPackages;
 use moh_messages::{
     ClientId, ClientKeyPackage, ClientKeyPackageStatus, DsProtocolVersion, Endpoint,
@@ -46,12 +44,10 @@ impl Node {
                     .find(|key| provider == node.name() && key.key_id == *key_id);
                 key.cloned().map_or(KeyLookup::NoSuchKey, KeyLookup::Found)
             };
-            let crypto = Arc::clone(node.crypto());
             let max_members = node.limits().max_members;
             let checks = Checks {
                 now,
                 keys: &keys,
-                crypto: &crypto,
                 max_members,
             };
             let owner_of = |sealed: &_| node.keys().open_queue(sealed);

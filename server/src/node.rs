@@ -14,7 +14,6 @@ use tokio_util::task::TaskTracker;
 use crate::authenticate::{Claimed, Nonces};
 use crate::change::{Change, Write};
 use crate::clock::{DAY_MS, Environment, Random};
-use crate::crypto::Crypto;
 use crate::deliver::Written;
 use crate::error::Refusal;
 use crate::federation::{Federation, Transport};
@@ -67,7 +66,6 @@ struct Inner {
     store: Arc<dyn Store>,
     federation: Federation,
     observer: Arc<dyn Observer>,
-    crypto: Arc<Crypto>,
     groups: Groups,
     queues: Queues,
     outbox: Outbox,
@@ -146,7 +144,6 @@ impl Node {
             environment: parts.environment,
             store: parts.store,
             observer: parts.observer,
-            crypto: Arc::default(),
             queues: Queues::new(),
             outbox: Outbox::default(),
             written: Written::new(),
@@ -404,9 +401,6 @@ impl Node {
     }
     pub(crate) fn federation(&self) -> &Federation {
         &self.0.federation
-    }
-    pub(crate) fn crypto(&self) -> &Arc<Crypto> {
-        &self.0.crypto
     }
     pub(crate) fn groups(&self) -> &Groups {
         &self.0.groups

@@ -22,6 +22,7 @@ use super::{
     Applied, Checks, Entry, FORMAT, Group, Joiner, MIN_LOG_BYTES, Outgoing, Sender, Undecided,
     Unreadable, group_info,
 };
+use crate::crypto::Crypto;
 use crate::error::Refusal;
 
 /// What a commit is sent as; the rules differ.
@@ -166,10 +167,7 @@ impl Group {
         message: openmls::prelude::PublicMessageIn,
         checks: &Checks<'_>,
     ) -> Result<StagedCommit, Refusal> {
-        let processed = self
-            .mls
-            .process_message(checks.crypto, message)
-            .map_err(refuse)?;
+        let processed = self.mls.process_message(&Crypto, message).map_err(refuse)?;
         match processed.into_content() {
             ProcessedMessageContent::StagedCommitMessage(staged) => Ok(*staged),
             _ => Err(invalid(&"not a commit")),
@@ -246,9 +244,7 @@ impl Group {
         client: ClientId,
         checks: &Checks<'_>,
     ) -> Result<(Added, Joiner), Refusal> {
-        let reference = key_package
-            .hash_ref(checks.crypto)
-            .map_err(|e| invalid(&e))?;
+        let reference = key_package.hash_ref(&Crypto).map_err(|e| invalid(&e))?;
         let member = Member::of(key_package.leaf_node(), self.scheme)
             .ok_or_else(|| violation("the leaf cannot be read"))?;
         let joiner = Joiner {

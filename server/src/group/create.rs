@@ -16,6 +16,7 @@ use super::leaf::{self, Entering};
 use super::roster::Member;
 use super::storage::Storage;
 use super::{Checks, Facts, Group, Undecided, authenticate, check_sender, moh_context};
+use crate::crypto::Crypto;
 use crate::error::Refusal;
 
 /// A request to create a group, whose name was issued here.
@@ -53,13 +54,8 @@ pub fn create(creation: &Creation<'_>, checks: &Checks<'_>) -> Result<(Group, Ve
 
     // The leaf authenticates the request before anything else is said about it.
     let storage = Storage::catching();
-    let result = PublicGroup::from_external(
-        checks.crypto,
-        &storage,
-        tree,
-        verifiable,
-        ProposalStore::new(),
-    );
+    let result =
+        PublicGroup::from_external(&Crypto, &storage, tree, verifiable, ProposalStore::new());
     let (mls, _) = result.map_err(|error| Refusal::InvalidGroupInfo(explain(&error)))?;
     let node = mls
         .leaf(LeafNodeIndex::new(0))

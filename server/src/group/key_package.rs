@@ -7,6 +7,7 @@ use tls_codec::DeserializeBytes as _;
 use super::leaf::{self, Entering};
 use super::{Checks, Undecided};
 use crate::change::KeyPackage;
+use crate::crypto::Crypto;
 use crate::error::Refusal;
 
 /// Longer lives than this are not taken: 100 days, in seconds.
@@ -32,7 +33,7 @@ pub fn check_key_package(
         return Err(invalid("not an MLSMessage with a KeyPackage"));
     };
     let key_package = key_package
-        .validate(checks.crypto, ProtocolVersion::Mls10)
+        .validate(&Crypto, ProtocolVersion::Mls10)
         .map_err(invalid)?;
     let suite = CipherSuite(key_package.ciphersuite().into());
     let scheme = suite
@@ -73,7 +74,7 @@ pub fn check_key_package(
             "the lifetime is over, has not begun, or is longer than 100 days",
         ));
     }
-    let reference = key_package.hash_ref(checks.crypto).map_err(invalid)?;
+    let reference = key_package.hash_ref(&Crypto).map_err(invalid)?;
     Ok(KeyPackage {
         reference: KeyPackageRef::new(reference.as_slice()).map_err(invalid)?,
         client_id: client.clone(),

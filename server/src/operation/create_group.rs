@@ -45,11 +45,9 @@ pub(super) async fn run(
     for _ in 0..TRIES {
         let now = node.now_ms();
         let keys = node.key_lookup(&fetched);
-        let crypto = node.crypto();
         let checks = Checks {
             now,
             keys: &keys,
-            crypto,
             max_members: node.limits().max_members,
         };
         let created = create(&creation, &checks);

@@ -117,7 +117,6 @@ fn decide(
     let checks = Checks {
         now,
         keys: &keys,
-        crypto: node.crypto(),
         max_members,
     };
     let input = CommitInput {
