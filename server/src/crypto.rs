@@ -55,7 +55,7 @@ pub(crate) fn verify_with_label(
 /// What openmls computes with. A provider verifies signatures and hashes trees; it has no secrets
 /// of any group, and everything that is done with those is refused.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Crypto;
+pub(crate) struct Crypto;
 
 /// The ciphersuites of the profile.
 const CIPHERSUITES: [Ciphersuite; 3] = [

@@ -5,14 +5,13 @@ mod create_group;
 mod group_commit;
 mod request_group_id;
 mod send_message;
+mod submission;
 mod update_client;
 mod welcome_info;
 
-use moh_messages::{DsRequest, DsRequestBody, DsResponseBody, Endpoint, GroupId, Signature};
+use moh_messages::{DsRequest, DsRequestBody, DsResponseBody, Endpoint};
 
 use crate::authenticate::Claimed;
-use crate::change::Answer;
-use crate::crypto;
 use crate::error::Refusal;
 use crate::node::Node;
 
@@ -52,35 +51,4 @@ pub(crate) async fn run(
         | DsRequestBody::SetRoles(_)
         | DsRequestBody::ClientDeleted => Err(Refusal::not_built(body.name())),
     }
-}
-
-/// The first answer to a message that was accepted before, for whoever holds the key that it
-/// was accepted from.
-async fn first_answer(
-    node: &Node,
-    claimed: &Claimed<DsRequest>,
-    group_id: &GroupId,
-    message_hash: &[u8; 32],
-    signature: &Signature,
-) -> Result<Option<DsResponseBody>, Refusal> {
-    let Some(answer) = node.store().answer(group_id, message_hash).await? else {
-        return Ok(None);
-    };
-    let Answer {
-        epoch,
-        accepted_at,
-        signature_key,
-    } = answer;
-    let scheme = match signature_key.as_slice().len() {
-        32 => moh_messages::SignatureScheme::ED25519,
-        _ => moh_messages::SignatureScheme::ECDSA_SECP256R1_SHA256,
-    };
-    let same = crypto::verify_with_label(
-        scheme,
-        &signature_key,
-        moh_messages::label::DS_REQUEST,
-        &claimed.signed,
-        signature.as_slice(),
-    );
-    Ok(same.then_some(DsResponseBody::Ok { epoch, accepted_at }))
 }

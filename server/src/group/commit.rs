@@ -106,7 +106,7 @@ impl Group {
         let tag = message
             .confirmation_tag()
             .and_then(|tag| tag.tls_serialize_detached().ok());
-        let staged = self.stage(message, checks)?;
+        let staged = self.stage(message)?;
 
         let committer = self.check_committer(&staged, input, checks)?;
         let added = self.check_adds(&staged, checks)?;
@@ -162,11 +162,7 @@ impl Group {
     }
 
     /// RFC 9420's own rules.
-    fn stage(
-        &self,
-        message: openmls::prelude::PublicMessageIn,
-        checks: &Checks<'_>,
-    ) -> Result<StagedCommit, Refusal> {
+    fn stage(&self, message: openmls::prelude::PublicMessageIn) -> Result<StagedCommit, Refusal> {
         let processed = self.mls.process_message(&Crypto, message).map_err(refuse)?;
         match processed.into_content() {
             ProcessedMessageContent::StagedCommitMessage(staged) => Ok(*staged),
@@ -229,7 +225,7 @@ impl Group {
             if for_connections && self.group_type == moh_messages::GroupType::Regular {
                 return Err(violation("this KeyPackage is for connection groups").into());
             }
-            added.push(self.added(key_package, client, checks)?);
+            added.push(self.added(key_package, client)?);
         }
         let connection = self.group_type == moh_messages::GroupType::Connection;
         if connection && !users.is_empty() && (users.len() > 1 || self.roster.users() > 1) {
@@ -242,7 +238,6 @@ impl Group {
         &self,
         key_package: &KeyPackage,
         client: ClientId,
-        checks: &Checks<'_>,
     ) -> Result<(Added, Joiner), Refusal> {
         let reference = key_package.hash_ref(&Crypto).map_err(|e| invalid(&e))?;
         let member = Member::of(key_package.leaf_node(), self.scheme)

@@ -1,7 +1,7 @@
 //! A new group with one member.
 
 use moh_messages::{
-    CipherSuite, CreateGroup, DsProtocolVersion, DsRequest, ExternalSender, Message, Rbac,
+    CipherSuite, CreateGroup, DsProtocolVersion, DsRequest, ExternalSender, GroupId, Message, Rbac,
     Signature, extension_type,
 };
 use openmls::messages::group_info::VerifiableGroupInfo;
@@ -19,7 +19,7 @@ use super::{Checks, Facts, Group, Undecided, authenticate, check_sender, moh_con
 use crate::crypto::Crypto;
 use crate::error::Refusal;
 
-/// A request to create a group, whose name was issued here.
+/// A request to create a group.
 pub struct Creation<'a> {
     /// The request.
     pub request: &'a DsRequest,
@@ -33,6 +33,8 @@ pub struct Creation<'a> {
     pub body: &'a CreateGroup,
     /// What the group has to list in `external_senders`, for the ciphersuite that it has.
     pub ds_sender: &'a (dyn Fn(CipherSuite) -> Option<ExternalSender> + Sync),
+    /// Whether a group's name was issued here.
+    pub issued: &'a (dyn Fn(&GroupId) -> bool + Sync),
 }
 
 fn violation(what: &str) -> Refusal {
@@ -132,6 +134,9 @@ fn check_context(
     suite: CipherSuite,
 ) -> Result<(), Refusal> {
     let context = mls.group_context();
+    if !(creation.issued)(&creation.body.group_id) {
+        return Err(violation("the group's name was not issued here"));
+    }
     if context.group_id().as_slice() != creation.body.group_id.as_slice() {
         return Err(Refusal::InvalidGroupInfo(
             "the GroupInfo is of another group",

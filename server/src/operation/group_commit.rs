@@ -1,14 +1,12 @@
 //! What all operations that are a member's commit have in common: the group is taken out, the
 //! decision made, everything that follows made durable in one change, and the group put back.
 
-use moh_messages::{
-    DsAuth, DsRequest, DsResponseBody, GroupId, MlsBytes, MlsGroupUpdate, ProviderName, Signature,
-};
+use moh_messages::{DsRequest, DsResponseBody, MlsBytes, MlsGroupUpdate, ProviderName, PublicKey};
 
-use super::{TRIES, first_answer};
+use super::TRIES;
+use super::submission::Submission;
 use crate::authenticate::Claimed;
-use crate::change::{Answer, Change, Expect, Write};
-use crate::crypto::sha256;
+use crate::change::{Change, Expect, Version, Write};
 use crate::error::Refusal;
 use crate::group::{
     Applied, Checks, CommitDecision, CommitInput, CommitKind, Group, KEPT_EPOCHS, Sender,
@@ -29,37 +27,27 @@ pub(super) async fn run(
     claimed: &Claimed<DsRequest>,
     commit: Commit<'_>,
 ) -> Result<DsResponseBody, Refusal> {
-    let DsAuth::Leaf {
-        leaf_index,
-        signature,
-    } = &claimed.request.auth
-    else {
-        return Err(Refusal::Unauthenticated("a member signs this request"));
-    };
-    let group_id = read_handshake(commit.update.commit.as_slice())?.group_id;
-    let hash = sha256(commit.update.commit.as_slice());
+    let bytes = commit.update.commit.as_slice();
+    let submission = Submission::new(node, claimed, read_handshake(bytes)?.group_id, bytes)?;
+    let group_id = &submission.group_id;
     let mut fetched = Vec::new();
     for _ in 0..TRIES {
         let now = node.now_ms();
-        let mut slot = match node.groups().write(node.store(), &group_id).await {
+        let mut slot = match node.groups().write(node.store(), group_id).await {
             Ok(slot) => slot,
-            Err(refusal) => {
-                return repeated_or(refusal, node, claimed, &group_id, &hash, signature).await;
-            }
+            Err(refusal) => return submission.first_answer_or(refusal).await,
         };
         // From here on the group is in nobody's hands but ours: if this is cut off anywhere
         // before it is put back, it is read from the store again.
         let mut group = slot.take().ok_or(Refusal::UnknownGroup)?;
-        let decided = decide(node, &group, claimed, &commit, *leaf_index, now, &fetched);
-        let (sender, decision) = match decided {
+        let (sender, decision) = match decide(&group, &submission, &commit, now, &fetched) {
             Ok(decided) => decided,
             Err(undecided) => {
                 *slot = Some(group);
                 drop(slot);
                 match undecided {
                     Undecided::Refused(refusal) => {
-                        return repeated_or(refusal, node, claimed, &group_id, &hash, signature)
-                            .await;
+                        return submission.first_answer_or(refusal).await;
                     }
                     Undecided::NeedsKeys(provider) => {
                         node.fetch_keys(&provider).await?;
@@ -69,23 +57,18 @@ pub(super) async fn run(
                 }
             }
         };
-        let version = group.version();
+        let before = group.version();
         let applied = group.apply(decision).map_err(|Unreadable| {
             StoreError("a commit that was decided on cannot be applied".to_owned())
         })?;
         let epoch = applied.epoch;
-        let answer = Answer {
-            epoch,
-            accepted_at: now,
-            signature_key: sender.signature_key,
-        };
-        let change = change(node, &group_id, version, applied, hash, answer);
+        let change = change(&submission, before, applied, now, sender.signature_key);
         match node.commit(change).await {
             Ok(()) => {
                 let bytes = group.weight_bytes();
                 *slot = Some(group);
                 drop(slot);
-                node.groups().weigh(&group_id, bytes);
+                node.groups().weigh(group_id, bytes);
                 return Ok(DsResponseBody::Ok {
                     epoch,
                     accepted_at: now,
@@ -99,25 +82,26 @@ pub(super) async fn run(
 }
 
 fn decide(
-    node: &Node,
     group: &Group,
-    claimed: &Claimed<DsRequest>,
+    submission: &Submission<'_>,
     commit: &Commit<'_>,
-    leaf_index: u32,
     now: u64,
     fetched: &[ProviderName],
 ) -> Result<(Sender, CommitDecision), Undecided> {
-    let DsAuth::Leaf { signature, .. } = &claimed.request.auth else {
-        return Err(Refusal::Unauthenticated("a member signs this request").into());
-    };
+    let Submission {
+        node,
+        claimed,
+        leaf_index,
+        signature,
+        ..
+    } = submission;
     let sender =
-        group.authenticate_leaf(&claimed.request, &claimed.signed, leaf_index, signature)?;
+        group.authenticate_leaf(&claimed.request, &claimed.signed, *leaf_index, signature)?;
     let keys = node.key_lookup(fetched);
-    let max_members = node.limits().max_members;
     let checks = Checks {
         now,
         keys: &keys,
-        max_members,
+        max_members: node.limits().max_members,
     };
     let input = CommitInput {
         kind: commit.kind,
@@ -130,54 +114,36 @@ fn decide(
     Ok((sender, decision))
 }
 
+/// Everything that follows from a commit.
 fn change(
-    node: &Node,
-    group_id: &GroupId,
-    version: u64,
+    submission: &Submission<'_>,
+    before: Version,
     applied: Applied,
-    message_hash: [u8; 32],
-    answer: Answer,
+    now: u64,
+    signature_key: PublicKey,
 ) -> Change {
-    let now = answer.accepted_at;
+    let group_id = &submission.group_id;
+    let epoch = applied.epoch;
     let mut writes = vec![
         Write::AppendGroup {
             group_id: group_id.clone(),
             version: applied.version,
-            epoch: applied.epoch,
+            epoch,
             entry: applied.entry,
             snapshot: applied.snapshot,
             keep_from_epoch: applied.keep_from_epoch,
         },
-        Write::Answer {
-            group_id: group_id.clone(),
-            message_hash,
-            answer,
-        },
+        submission.answered(epoch, now, signature_key),
     ];
-    if applied.epoch > KEPT_EPOCHS {
-        let before_epoch = applied.epoch - KEPT_EPOCHS;
+    if let Some(before_epoch) = epoch.checked_sub(KEPT_EPOCHS).filter(|epoch| *epoch > 0) {
         writes.push(Write::ForgetAnswers {
             group_id: group_id.clone(),
             before_epoch,
         });
     }
-    writes.extend(node.deliver(group_id, applied.outgoing, now));
+    writes.extend(submission.node.deliver(group_id, applied.outgoing, now));
     Change {
-        expect: vec![Expect::Group(group_id.clone(), Some(version))],
+        expect: vec![Expect::Group(group_id.clone(), Some(before))],
         writes,
     }
-}
-
-/// A refusal, unless the very same message was accepted before: then its first answer.
-pub(super) async fn repeated_or(
-    refusal: Refusal,
-    node: &Node,
-    claimed: &Claimed<DsRequest>,
-    group_id: &GroupId,
-    hash: &[u8; 32],
-    signature: &Signature,
-) -> Result<DsResponseBody, Refusal> {
-    first_answer(node, claimed, group_id, hash, signature)
-        .await?
-        .ok_or(refusal)
 }
