@@ -2,22 +2,18 @@
 //! epochs, GroupInfos, repeated messages, lost requests and answers.
 
 // It panics where a client does what it must not.
-#![allow(clippy::unwrap_used)]
-
 mod group;
+mod transport;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use async_trait::async_trait;
 use moh_client::{
-    Answer, ClientId, Clock, ConnectOptions, DsError, DsErrorCode, GroupId, ProviderName,
-    QueueSocket, Transport, TransportError, UserId,
+    ClientId, Clock, ConnectOptions, DsError, DsErrorCode, GroupId, ProviderName, UserId,
 };
 use moh_messages::client_api::{
-    Boolean, ClientRequest, ClientRequestBody, ClientResponse, ClientResponseBody, Cursor, Forward,
-    QueueItem, ReadQueue, Register,
+    Boolean, ClientRequest, ClientRequestBody, ClientResponseBody, Cursor, Forward, QueueItem,
+    ReadQueue, Register,
 };
 use moh_messages::{
     Attestation, ClientKeyPackage, ClientKeyPackageStatus, ClientQueueInformation,
@@ -34,6 +30,7 @@ use tls_codec::DeserializeBytes;
 use tokio::sync::Notify;
 
 pub(crate) use group::Group;
+pub(crate) use transport::FakeTransport;
 
 /// What is to happen to the next request of a kind.
 #[derive(Clone, Debug)]
@@ -75,9 +72,6 @@ pub(crate) struct World {
 }
 
 pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
-
-#[derive(Clone)]
-pub(crate) struct FakeTransport(pub(crate) Arc<World>);
 
 impl World {
     pub(crate) fn new() -> Arc<Self> {
@@ -453,123 +447,5 @@ fn forwarded(http_status: u16, body: Vec<u8>) -> ClientResponseBody {
     ClientResponseBody::Forwarded {
         http_status,
         response: Opaque::new(body).unwrap(),
-    }
-}
-
-#[async_trait]
-impl Transport for FakeTransport {
-    async fn post(&self, body: Vec<u8>, wait: Duration) -> Result<Answer, TransportError> {
-        let end = tokio::time::Instant::now() + wait;
-        // Only a read of the queue waits, and it is made again then, with the same nonce.
-        let mut first = true;
-        loop {
-            let arrived = self.0.arrived.notified();
-            let result = if first {
-                self.0.call(&body)
-            } else {
-                self.0.read_again(&body)
-            };
-            first = false;
-            let is_empty = matches!(
-                &result,
-                Ok(ClientResponseBody::Queue { items }) if items.is_empty()
-            );
-            if is_empty && tokio::time::timeout_at(end, arrived).await.is_ok() {
-                continue;
-            }
-            return match result {
-                Ok(body) => Ok(answer(200, response(body).encode())),
-                Err(Failure::Refused(error)) => {
-                    let status = error.code.http_status().unwrap_or(400);
-                    Ok(answer(status, DsResponse::from(error).encode()))
-                }
-                Err(Failure::Lost) => Err(TransportError::TimedOut),
-            };
-        }
-    }
-
-    async fn open_queue(&self) -> Result<Box<dyn QueueSocket>, TransportError> {
-        Ok(Box::new(FakeSocket {
-            world: Arc::clone(&self.0),
-            client: None,
-            sent: 0,
-        }))
-    }
-}
-
-impl World {
-    fn read_again(&self, body: &[u8]) -> Result<ClientResponseBody, Failure> {
-        let request = ClientRequest::decode(body).unwrap();
-        let ClientRequestBody::ReadQueue(read) = request.body else {
-            panic!("only reading waits");
-        };
-        Ok(self
-            .state
-            .lock()
-            .unwrap()
-            .read_queue(&request.client, &read))
-    }
-}
-
-fn response(body: ClientResponseBody) -> ClientResponse {
-    ClientResponse {
-        version: DsProtocolVersion::MOH1,
-        body,
-    }
-}
-
-fn answer(status: u16, body: Vec<u8>) -> Answer {
-    Answer {
-        status,
-        is_octet_stream: true,
-        body,
-    }
-}
-
-struct FakeSocket {
-    world: Arc<World>,
-    client: Option<ClientId>,
-    sent: usize,
-}
-
-#[async_trait]
-impl QueueSocket for FakeSocket {
-    async fn send(&mut self, message: Vec<u8>) -> Result<(), TransportError> {
-        let mut state = self.world.state.lock().unwrap();
-        match &self.client {
-            None => {
-                let request = ClientRequest::decode(&message).unwrap();
-                let ClientRequestBody::ReadQueue(read) = request.body else {
-                    panic!("not read_queue");
-                };
-                let account = &state.clients[&request.client];
-                self.sent = match read.cursor.is_empty() {
-                    true => account.acknowledged,
-                    false => position(&read.cursor),
-                };
-                self.client = Some(request.client);
-            }
-            Some(client) => {
-                let acknowledge = moh_messages::client_api::Acknowledge::decode(&message).unwrap();
-                state.clients.get_mut(client).unwrap().acknowledged = position(&acknowledge.cursor);
-            }
-        }
-        Ok(())
-    }
-
-    async fn receive(&mut self) -> Result<Vec<u8>, TransportError> {
-        loop {
-            let arrived = self.world.arrived.notified();
-            {
-                let state = self.world.state.lock().unwrap();
-                let queue = &state.clients[self.client.as_ref().unwrap()].queue;
-                if queue.len() > self.sent {
-                    let items = List::new(queue[self.sent..].to_vec()).unwrap();
-                    self.sent = queue.len();
-                    return Ok(response(ClientResponseBody::Queue { items }).encode());
-                }
-            }
-            arrived.await;
-        }
     }
 }
