@@ -1,13 +1,24 @@
 //! Two users of two providers talk with each other.
 //!
-//! Start two providers that know where the other one is, then this example with where they are
-//! and the certificates to trust:
+//! Start two providers that trust each other's certificates, each in a terminal of its own (the
+//! very first time, start each once without `--trust`, so that there is something to trust):
+//!
+//! ```text
+//! moh serve --dev --name a.example --listen 127.0.0.1:8441 --data a \
+//!     --peer b.example=127.0.0.1:8442 --trust b/ca.pem
+//! moh serve --dev --name b.example --listen 127.0.0.1:8442 --data b \
+//!     --peer a.example=127.0.0.1:8441 --trust a/ca.pem
+//! ```
+//!
+//! and then this example, with where they are and what it is to trust:
 //!
 //! ```text
 //! cargo run -p moh-client --example two_providers -- \
-//!     --a a.example=127.0.0.1:8441 --a-ca DIR-A/ca.pem \
-//!     --b b.example=127.0.0.1:8442 --b-ca DIR-B/ca.pem
+//!     --a a.example=127.0.0.1:8441 --a-ca a/ca.pem \
+//!     --b b.example=127.0.0.1:8442 --b-ca b/ca.pem
 //! ```
+//!
+//! Bob asks for events by HTTPS, Alice gets them over a WebSocket.
 //!
 //! Each run makes new users, whose state is in a temporary directory unless `--state` names one.
 
@@ -93,10 +104,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     alice.send(&group, "Hello, Bob").await?;
     wait_for(&bob, is_message).await?;
+    let mut events = alice.events();
     bob.send(&group, "Hello, Alice").await?;
-    wait_for(&alice, is_message).await?;
     bob.update(&group).await?;
-    wait_for(&alice, |event| matches!(event, Event::Updated { .. })).await?;
+    for _ in 0..2 {
+        print(&alice, &events.next().await?);
+    }
     show(&alice, &group).await?;
     show(&bob, &group).await?;
     Ok(())
@@ -110,21 +123,25 @@ fn is_message(event: &Event) -> bool {
 async fn wait_for(client: &Client, wanted: impl Fn(&Event) -> bool) -> Result<(), Box<dyn Error>> {
     for _ in 0..6 {
         for event in client.receive(Duration::from_secs(10)).await? {
-            match &event {
-                Event::Message {
-                    sender, content, ..
-                } => {
-                    let text = String::from_utf8_lossy(content);
-                    println!("{} reads from {sender}: {text}", client.user_id());
-                }
-                other => println!("{}: {other:?}", client.user_id()),
-            }
+            print(client, &event);
             if wanted(&event) {
                 return Ok(());
             }
         }
     }
     Err("nothing came within a minute".into())
+}
+
+fn print(client: &Client, event: &Event) {
+    match event {
+        Event::Message {
+            sender, content, ..
+        } => {
+            let text = String::from_utf8_lossy(content);
+            println!("{} reads from {sender}: {text}", client.user_id());
+        }
+        other => println!("{}: {other:?}", client.user_id()),
+    }
 }
 
 async fn show(client: &Client, group: &GroupId) -> Result<(), moh_client::Error> {
