@@ -62,6 +62,16 @@ pub(crate) enum Intent {
     },
 }
 
+impl Intent {
+    pub(crate) fn operation(&self) -> Operation {
+        match self {
+            Self::Message(_) => Operation::Message,
+            Self::Add { .. } => Operation::Add,
+            Self::Update { .. } => Operation::Update,
+        }
+    }
+}
+
 impl Client {
     /// Creates a group, owned by this client's provider, with this client as its only member.
     ///
@@ -151,7 +161,6 @@ impl Client {
             operation: Operation::CreateGroup,
             owner: api.provider.clone(),
             extra: Vec::new(),
-            lapsed: false,
         };
         tx.put_pending(&pending)?;
         Ok(pending)
@@ -325,8 +334,10 @@ impl Client {
             request: signed_by_leaf(api, &owner, body, leaf_index)?,
             owner,
             extra,
-            lapsed: false,
         };
+        if operation == Operation::Message {
+            tx.delete_unsent(group_id)?;
+        }
         tx.put_pending(&pending)?;
         Ok(Some(pending))
     }

@@ -228,7 +228,6 @@ impl Client {
             owner: item.sender.clone(),
             request: signed_request(self.api(), request)?,
             extra: item.encode(),
-            lapsed: false,
         })?;
         Ok(())
     }

@@ -149,11 +149,9 @@ impl Client {
             .run(move |tx| {
                 give_up_state(tx, &row)?;
                 if row.operation == Operation::Message {
-                    tx.pending_has_lapsed(&row.group)?;
-                } else {
-                    tx.delete_pending(&row.group)?;
+                    tx.put_unsent(&row.group, &row.extra)?;
                 }
-                Ok::<_, Error>(())
+                Ok::<_, Error>(tx.delete_pending(&row.group)?)
             })
             .await?;
         self.process_parked().await
@@ -170,20 +168,45 @@ impl Client {
     ) -> Result<Accepted, Error> {
         let result = self.try_to_carry_out(group, intent, stored, announce).await;
         match result {
-            Err(error) if !matches!(error, Error::Unsettled { .. }) => {
+            Err(error) if !matches!(error, Error::Unsettled { .. } | Error::Store(_)) => {
                 let refusal = announce.then(|| as_refusal(&error));
-                let id = group.clone();
-                let left = self
-                    .store()
-                    .run(move |tx| Ok::<_, Error>(tx.pending(&id)?))
-                    .await?;
-                if let Some(left) = left {
-                    self.discard(&left, refusal).await?;
-                }
+                self.abandon(group, intent.operation(), refusal).await?;
                 Err(error)
             }
             result => result,
         }
+    }
+
+    /// Gives up what is left of an operation that failed for good.
+    async fn abandon(
+        &self,
+        group: &GroupId,
+        operation: Operation,
+        announce: Option<DsError>,
+    ) -> Result<(), Error> {
+        let group = group.clone();
+        self.store()
+            .run(move |tx| {
+                if let Some(left) = tx.pending(&group)? {
+                    give_up_state(tx, &left)?;
+                    tx.delete_pending(&group)?;
+                }
+                if operation == Operation::Message {
+                    tx.delete_unsent(&group)?;
+                }
+                if let Some(error) = announce {
+                    let outcome = Outcome::Refused(error);
+                    tx.insert_event(&Event::Settled {
+                        group,
+                        operation,
+                        outcome,
+                    })?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await?;
+        self.new_events().notify_one();
+        self.process_parked().await
     }
 
     async fn try_to_carry_out(
@@ -199,6 +222,7 @@ impl Client {
                 None => match self.prepare_in_tx(group, intent).await? {
                     Some(pending) => pending,
                     None => {
+                        self.keep_unsent(group, intent).await?;
                         let update = self.commit_proposals(group);
                         self.or_unsettled(group, intent, update.await)?;
                         continue;
@@ -234,6 +258,17 @@ impl Client {
         let (this, id, intent) = (self.clone(), group.clone(), Arc::clone(intent));
         self.store()
             .run(move |tx| this.prepare(tx, &id, &intent))
+            .await
+    }
+
+    /// Stores a message that cannot be encrypted yet.
+    async fn keep_unsent(&self, group: &GroupId, intent: &Arc<Intent>) -> Result<(), Error> {
+        let (group, intent) = (group.clone(), Arc::clone(intent));
+        self.store()
+            .run(move |tx| match &*intent {
+                Intent::Message(content) => Ok(tx.put_unsent(&group, content)?),
+                _ => Ok(()),
+            })
             .await
     }
 
@@ -289,25 +324,30 @@ impl Client {
         Ok(())
     }
 
-    /// Gets the answer to what is pending in a group. The caller holds the group's lock.
+    /// Gets the answer to what is pending in a group, and sends what is unsent. The caller holds
+    /// the group's lock.
     pub(crate) async fn settle(&self, group: &GroupId) -> Result<(), Error> {
         let id = group.clone();
-        let pending = self
+        let (pending, unsent) = self
             .store()
-            .run(move |tx| Ok::<_, Error>(tx.pending(&id)?))
+            .run(move |tx| Ok::<_, Error>((tx.pending(&id)?, tx.unsent(&id)?)))
             .await?;
-        let Some(pending) = pending else {
-            return Ok(());
-        };
+        if let Some(pending) = pending {
+            self.settle_pending(pending).await?;
+        }
+        match unsent {
+            Some(content) => self.settle_message(group, content, None).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn settle_pending(&self, pending: Pending) -> Result<(), Error> {
         match pending.operation {
             Operation::Join => self.join(&pending).await,
             Operation::Message => {
-                let intent = Arc::new(Intent::Message(pending.extra.clone()));
-                let stored = (!pending.lapsed).then_some(pending);
-                match self.carry_out(group, &intent, stored, true).await {
-                    Err(error @ (Error::Unsettled { .. } | Error::Store(_))) => Err(error),
-                    _ => Ok(()),
-                }
+                let group = pending.group.clone();
+                let content = pending.extra.clone();
+                self.settle_message(&group, content, Some(pending)).await
             }
             Operation::CreateGroup | Operation::Add | Operation::Update => {
                 match self.submit(&pending).await? {
@@ -317,6 +357,19 @@ impl Client {
                     }
                 }
             }
+        }
+    }
+
+    async fn settle_message(
+        &self,
+        group: &GroupId,
+        content: Vec<u8>,
+        stored: Option<Pending>,
+    ) -> Result<(), Error> {
+        let intent = Arc::new(Intent::Message(content));
+        match self.carry_out(group, &intent, stored, true).await {
+            Err(error @ (Error::Unsettled { .. } | Error::Store(_))) => Err(error),
+            _ => Ok(()),
         }
     }
 

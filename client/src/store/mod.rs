@@ -61,12 +61,13 @@ CREATE TABLE key_packages (
 CREATE TABLE groups (
     group_id BLOB PRIMARY KEY, owner TEXT NOT NULL, stale_queue INTEGER NOT NULL
 );
--- Requests whose answer is not known; one for each group. lapsed: a message that was refused
--- because of its epoch, and that is to be encrypted anew.
+-- Requests whose answer is not known; one for each group.
 CREATE TABLE pending (
     group_id BLOB PRIMARY KEY, operation INTEGER NOT NULL, owner TEXT NOT NULL,
-    request BLOB NOT NULL, extra BLOB NOT NULL, lapsed INTEGER NOT NULL DEFAULT 0
+    request BLOB NOT NULL, extra BLOB NOT NULL
 );
+-- Messages that are to be encrypted anew, once this client has caught up; one for each group.
+CREATE TABLE unsent (group_id BLOB PRIMARY KEY, content BLOB NOT NULL);
 -- Queue items that wait until what is pending in their group is settled.
 CREATE TABLE parked (
     id INTEGER PRIMARY KEY AUTOINCREMENT, group_id BLOB NOT NULL, item BLOB NOT NULL

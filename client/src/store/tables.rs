@@ -35,7 +35,6 @@ pub(crate) struct Pending {
     pub(crate) request: Vec<u8>,
     /// The plaintext of a message, the queue item of a Welcome.
     pub(crate) extra: Vec<u8>,
-    pub(crate) lapsed: bool,
 }
 
 /// A row of `parked`.
@@ -81,11 +80,10 @@ fn pending(row: &Row<'_>) -> rusqlite::Result<Pending> {
         owner: named(row, 2)?,
         request: row.get(3)?,
         extra: row.get(4)?,
-        lapsed: row.get(5)?,
     })
 }
 
-const PENDING: &str = "SELECT group_id, operation, owner, request, extra, lapsed FROM pending";
+const PENDING: &str = "SELECT group_id, operation, owner, request, extra FROM pending";
 
 impl Tx<'_> {
     pub(crate) fn account(&self) -> Result<Option<AccountRow>, StoreError> {
@@ -231,9 +229,11 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// The groups in which something is pending.
+    /// The groups in which something is pending or unsent, what came first first.
     pub(crate) fn pending_groups(&self) -> Result<Vec<GroupId>, StoreError> {
-        let mut statement = self.conn.prepare_cached("SELECT group_id FROM pending")?;
+        let sql = "SELECT group_id FROM (SELECT rowid AS n, group_id FROM pending
+                   UNION ALL SELECT rowid, group_id FROM unsent) GROUP BY group_id ORDER BY min(n)";
+        let mut statement = self.conn.prepare_cached(sql)?;
         let rows = statement.query_map([], |row| opaque(row, 0))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -246,27 +246,41 @@ impl Tx<'_> {
             .optional()?)
     }
 
-    /// Takes the place of a lapsed one.
     pub(crate) fn put_pending(&self, row: &Pending) -> Result<(), StoreError> {
         self.conn.execute(
-            "INSERT OR REPLACE INTO pending VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO pending VALUES (?1, ?2, ?3, ?4, ?5)",
             (
                 row.group.as_slice(),
                 row.operation as u8,
                 row.owner.as_str(),
                 &row.request,
                 &row.extra,
-                row.lapsed,
             ),
         )?;
         Ok(())
     }
 
-    pub(crate) fn pending_has_lapsed(&self, group: &GroupId) -> Result<(), StoreError> {
+    /// A message that is to be encrypted anew.
+    pub(crate) fn unsent(&self, group: &GroupId) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT content FROM unsent WHERE group_id = ?1";
+        Ok(self
+            .conn
+            .prepare_cached(sql)?
+            .query_row([group.as_slice()], |row| row.get(0))
+            .optional()?)
+    }
+
+    pub(crate) fn put_unsent(&self, group: &GroupId, content: &[u8]) -> Result<(), StoreError> {
         self.conn.execute(
-            "UPDATE pending SET lapsed = 1 WHERE group_id = ?1",
-            [group.as_slice()],
+            "INSERT OR REPLACE INTO unsent VALUES (?1, ?2)",
+            (group.as_slice(), content),
         )?;
+        Ok(())
+    }
+
+    pub(crate) fn delete_unsent(&self, group: &GroupId) -> Result<(), StoreError> {
+        self.conn
+            .execute("DELETE FROM unsent WHERE group_id = ?1", [group.as_slice()])?;
         Ok(())
     }
 
@@ -280,7 +294,7 @@ impl Tx<'_> {
 
     /// Whether queue items of the group have to wait for an answer, or for others of it that do.
     pub(crate) fn has_to_wait(&self, group: &GroupId) -> Result<bool, StoreError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM pending WHERE group_id = ?1 AND NOT lapsed)
+        let sql = "SELECT EXISTS (SELECT 1 FROM pending WHERE group_id = ?1)
                        OR EXISTS (SELECT 1 FROM parked WHERE group_id = ?1)";
         let mut statement = self.conn.prepare_cached(sql)?;
         Ok(statement.query_row([group.as_slice()], |row| row.get(0))?)
@@ -297,7 +311,7 @@ impl Tx<'_> {
     /// The first parked item of a group in which nothing is pending any more.
     pub(crate) fn next_parked(&self) -> Result<Option<ParkedItem>, StoreError> {
         let sql = "SELECT id, item FROM parked WHERE NOT EXISTS
-                   (SELECT 1 FROM pending WHERE pending.group_id = parked.group_id AND NOT lapsed)
+                   (SELECT 1 FROM pending WHERE pending.group_id = parked.group_id)
                    ORDER BY id LIMIT 1";
         Ok(self
             .conn

@@ -216,6 +216,49 @@ async fn what_the_owner_proposes_is_committed_before_anything_else() {
 }
 
 #[tokio::test]
+async fn a_message_outlives_a_commit_that_has_to_come_first() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    let carol = scene.party("c.example", "carol").await;
+    carol
+        .client
+        .set_consent(alice.client.user_id(), true)
+        .await
+        .unwrap();
+    alice
+        .client
+        .add_user(&group, carol.client.user_id())
+        .await
+        .unwrap();
+    received(&bob).await;
+    scene
+        .world
+        .propose_removal(&group, carol.client.client_id());
+    scene.world.plan("update_client", Mishap::LoseAnswer);
+    let error = alice.client.send(&group, "patience").await.unwrap_err();
+    assert!(matches!(error, Error::Unsettled { .. }), "{error}");
+    let alice = scene.restart(alice).await;
+    let outcomes: Vec<_> = received(&alice)
+        .await
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Settled {
+                operation, outcome, ..
+            } => Some((operation, outcome)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            (Operation::Update, Outcome::Accepted),
+            (Operation::Message, Outcome::Accepted)
+        ]
+    );
+    assert_eq!(texts(&received(&bob).await), ["patience"]);
+}
+
+#[tokio::test]
 async fn a_group_whose_creation_got_no_answer_is_there_later() {
     let scene = Scene::new();
     let alice = scene.party("a.example", "alice").await;
