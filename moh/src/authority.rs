@@ -8,7 +8,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 
-/// A certificate authority, and where its certificate is.
+/// A certificate authority that signs here and now.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -17,16 +17,13 @@ impl Authority {
     /// The authority of a folder: `ca.pem` and `ca-key.pem`, made when they are not there.
     pub(crate) fn of(folder: &Path) -> Result<Self> {
         let (certificate, key) = (folder.join("ca.pem"), folder.join("ca-key.pem"));
-        let key = if key.exists() {
-            let pem = std::fs::read_to_string(&key)
-                .with_context(|| format!("{} cannot be read", key.display()))?;
-            KeyPair::from_pem(&pem)
-                .with_context(|| format!("{} holds no private key", key.display()))?
-        } else {
-            let pair = KeyPair::generate()?;
-            write_secret(&key, &pair.serialize_pem())?;
-            pair
-        };
+        if !key.exists() {
+            make_key(&key)?;
+        }
+        let pem = std::fs::read_to_string(&key)
+            .with_context(|| format!("{} cannot be read", key.display()))?;
+        let key = KeyPair::from_pem(&pem)
+            .with_context(|| format!("{} holds no private key", key.display()))?;
         let issuer = CertifiedIssuer::self_signed(ca_params(), key)?;
         if !certificate.exists() {
             std::fs::write(&certificate, issuer.pem())
@@ -47,6 +44,22 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer)?;
         std::fs::write(folder.join("cert.pem"), certificate.pem())?;
         write_secret(&folder.join("key.pem"), &key.serialize_pem())
+    }
+}
+
+/// A new key, whole or not at all: another process may be doing the same.
+fn make_key(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)
+        .with_context(|| format!("{} cannot be written to", folder.display()))?;
+    std::io::Write::write_all(&mut file, KeyPair::generate()?.serialize_pem().as_bytes())?;
+    match file.persist_noclobber(path) {
+        Ok(_) => Ok(()),
+        Err(error) if path.exists() => {
+            tracing::debug!(%error, "another process was faster");
+            Ok(())
+        }
+        Err(error) => Err(error).with_context(|| format!("{} cannot be written", path.display())),
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use moh_messages::ProviderName;
 use moh_server::Config;
 use moh_server::observe::Unobserved;
@@ -20,8 +20,8 @@ use crate::provider::{Running, for_development};
 Examples:
   moh serve --config /etc/moh/moh.toml
   moh serve --dev
-  moh serve --dev --name a.example --listen 127.0.0.1:8441 --data a \\
-      --peer b.example=127.0.0.1:8442 --trust b/ca.pem
+  moh serve --dev --name a.example --listen 127.0.0.1:8441 --data dev/a \\
+      --authority dev --peer b.example=127.0.0.1:8442
 
 When the provider takes requests it prints one line, `ready https://ADDRESS name=DOMAIN`.
 MOH_LOG=info logs more to stderr.")]
@@ -45,9 +45,12 @@ pub(crate) struct Arguments {
         requires = "dev"
     )]
     listen: SocketAddr,
-    /// Where keys, certificates (DIR/ca.pem is to be trusted) and the store are
+    /// Where keys, the certificate and the store are, and DIR/ca.pem, which is to be trusted
     #[arg(long, value_name = "DIR", default_value = "moh-dev", requires = "dev")]
     data: PathBuf,
+    /// Where ca.pem is instead, for providers that share one certificate authority
+    #[arg(long, value_name = "DIR", requires = "dev")]
+    authority: Option<PathBuf>,
     /// The provider's name
     #[arg(
         long,
@@ -94,13 +97,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
 
 fn development(arguments: &Arguments) -> Result<Config> {
     let folder: &Path = &arguments.data;
-    if folder.exists() && !folder.is_dir() {
-        bail!("{} is not a folder", folder.display());
+    let above = arguments.authority.as_deref().unwrap_or(folder);
+    for folder in [folder, above] {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("the folder {} cannot be made", folder.display()))?;
     }
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("{} cannot be made", folder.display()))?;
-    let authority = Authority::of(folder)?;
-    let mut roots = vec![folder.join("ca.pem")];
+    let authority = Authority::of(above)?;
+    let mut roots = vec![above.join("ca.pem")];
     roots.extend(arguments.trust.iter().cloned());
     let hosts: BTreeMap<_, _> = arguments.peer.iter().cloned().collect();
     let name = arguments.name.as_str();

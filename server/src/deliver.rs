@@ -136,21 +136,29 @@ impl Written {
             .is_some_and(|at| now < at.saturating_add(FRESH_MS))
     }
 
-    /// What a change, once it is durable, will have written.
+    /// The audiences that a change needs: once it is durable, they surely are in the store.
     pub(crate) fn of(change: &Change) -> Vec<(ProviderName, AudienceDigest)> {
-        let mut destination_of = Vec::new();
+        let mut audiences = Vec::new();
         for write in &change.writes {
             match write {
-                Write::Audience { sender, digest, .. } => {
-                    destination_of.push((sender.clone(), digest.clone()));
+                Write::Message { sender, digest, .. } => {
+                    audiences.push((sender.clone(), digest.clone()));
                 }
                 Write::Outbox(delivery) => {
-                    destination_of.push((delivery.destination.clone(), delivery.digest.clone()));
+                    audiences.push((delivery.destination.clone(), delivery.digest.clone()));
                 }
                 _ => {}
             }
         }
-        destination_of
+        audiences
+    }
+
+    /// A change was in conflict: perhaps because one of these is not in the store after all.
+    pub(crate) fn forget(&self, audiences: &[(ProviderName, AudienceDigest)]) {
+        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        for audience in audiences {
+            at.pop(audience);
+        }
     }
 
     /// A change is durable.

@@ -289,10 +289,13 @@ impl Node {
     pub(crate) async fn commit(&self, change: Change) -> Result<(), CommitError> {
         let node = self.clone();
         let done = tokio::spawn(async move {
-            let written = Written::of(&change);
+            let needed = Written::of(&change);
             let (audiences, destinations) = node.whom_to_tell(&change);
-            node.store().commit(change).await?;
-            node.0.written.note(written, node.now_ms());
+            if let Err(error) = node.store().commit(change).await {
+                node.written().forget(&needed);
+                return Err(error);
+            }
+            node.written().note(needed, node.now_ms());
             for members in audiences {
                 node.queues().wake(&members);
             }

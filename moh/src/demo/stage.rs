@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use moh_client::{ConnectOptions, ProviderName};
 use moh_server::observe::{Observer, RequestEvent};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::authority::Authority;
 use crate::provider::{Running, for_development};
@@ -24,19 +26,31 @@ pub(super) struct Stage {
     ca_pem: Vec<u8>,
 }
 
+/// A request that a provider answered, and when it came.
+pub(super) struct Answered {
+    pub(super) began: Instant,
+    pub(super) event: RequestEvent,
+}
+
 /// Hands on what a provider answered.
-struct Reporter(mpsc::UnboundedSender<RequestEvent>);
+struct Reporter(mpsc::UnboundedSender<Answered>);
 
 impl Observer for Reporter {
     fn answered(&self, event: &RequestEvent) {
+        let now = Instant::now();
+        let took = Duration::from_micros(event.duration_us);
+        let began = now.checked_sub(took).unwrap_or(now);
         // Nobody listens any more when the demonstration is over.
-        let _ = self.0.send(event.clone());
+        let _ = self.0.send(Answered {
+            began,
+            event: event.clone(),
+        });
     }
 }
 
 impl Stage {
     /// Starts the providers; every request that they answer is reported.
-    pub(super) async fn set() -> Result<(Self, mpsc::UnboundedReceiver<RequestEvent>)> {
+    pub(super) async fn set() -> Result<(Self, mpsc::UnboundedReceiver<Answered>)> {
         let folder = tempfile::tempdir()?;
         let authority = Authority::of(folder.path())?;
         let ca = folder.path().join("ca.pem");

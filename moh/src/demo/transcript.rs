@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::stage::Stage;
+use super::stage::{Answered, Stage};
 
 /// How it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ const CYAN: &str = "36";
 /// Writes down what happens.
 pub(super) struct Transcript {
     style: Style,
-    events: mpsc::UnboundedReceiver<RequestEvent>,
+    events: mpsc::UnboundedReceiver<Answered>,
     started: Instant,
     step: usize,
     title: String,
@@ -56,7 +56,7 @@ pub(super) struct Transcript {
 }
 
 impl Transcript {
-    pub(super) fn new(style: Style, events: mpsc::UnboundedReceiver<RequestEvent>) -> Self {
+    pub(super) fn new(style: Style, events: mpsc::UnboundedReceiver<Answered>) -> Self {
         Self {
             style,
             events,
@@ -218,10 +218,15 @@ impl Transcript {
         }
     }
 
-    /// The requests that were answered since the last time.
+    /// The requests that were answered since the last time, in the order in which they came.
     fn flush(&mut self) {
-        while let Ok(event) = self.events.try_recv() {
-            self.request(&event);
+        let mut answered = Vec::new();
+        while let Ok(one) = self.events.try_recv() {
+            answered.push(one);
+        }
+        answered.sort_by_key(|one: &Answered| one.began);
+        for one in answered {
+            self.request(&one.event);
         }
     }
 
