@@ -59,9 +59,12 @@ fn is_domain(text: &str) -> bool {
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
-    // A last label of digits alone would make it an IPv4 address to some parsers.
+    // A number as the last label would make it an IPv4 address to URL parsers.
     let last = text.rsplit('.').next().unwrap_or(text);
-    text.len() <= 253 && text.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
+    let digits = last.strip_prefix("0x").unwrap_or(last);
+    let radix = if digits.len() == last.len() { 10 } else { 16 };
+    let is_number = digits.chars().all(|c| c.is_digit(radix));
+    text.len() <= 253 && text.split('.').all(label) && !is_number
 }
 
 fn is_local_part(text: &str) -> bool {
@@ -255,6 +258,10 @@ mod tests {
             "-a.b",
             "a-.b",
             "127.0.0.1",
+            "0x7f000001",
+            "a.0x1",
+            "a.0x",
+            "a.12",
             "[::1]",
             "a b",
             "a_b.c",

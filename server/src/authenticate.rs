@@ -21,6 +21,10 @@ use crate::node::Node;
 
 /// How far a timestamp may be from our clock, in milliseconds.
 const WINDOW_MS: u64 = 5 * MINUTE_MS;
+/// Nonces that are remembered at once.
+const MAX_NONCES: usize = 2_000_000;
+/// Providers that are asked for their keys because of one request.
+const MAX_FETCHES: usize = 8;
 
 /// A request that decodes and is for us; who sent it is not verified.
 #[derive(Debug)]
@@ -165,11 +169,31 @@ impl Node {
         find().ok_or(NONE)
     }
 
+    /// Asks a provider for its keys, which a decision needs, and notes that in `fetched`.
+    ///
+    /// # Errors
+    /// `unavailable` when there is no answer, or one request has caused enough of this.
+    pub(crate) async fn fetch_more_keys(
+        &self,
+        provider: ProviderName,
+        fetched: &mut Vec<ProviderName>,
+    ) -> Result<(), Refusal> {
+        if fetched.len() >= MAX_FETCHES {
+            return Err(Refusal::Unavailable {
+                reason: "the keys of more providers are needed than are fetched at once".to_owned(),
+                retry_after_seconds: 1,
+            });
+        }
+        self.fetch_keys(&provider).await?;
+        fetched.push(provider);
+        Ok(())
+    }
+
     /// Asks a provider for its keys.
     ///
     /// # Errors
     /// `unavailable` when there is no answer.
-    pub(crate) async fn fetch_keys(&self, provider: &ProviderName) -> Result<(), Refusal> {
+    async fn fetch_keys(&self, provider: &ProviderName) -> Result<(), Refusal> {
         self.federation()
             .fetch_keys(provider)
             .await
@@ -269,6 +293,12 @@ impl Nonces {
         if taken.sweep_at <= now {
             taken.nonces.retain(|_, until| *until >= now);
             taken.sweep_at = now + MINUTE_MS;
+        }
+        if taken.nonces.len() >= MAX_NONCES {
+            return Err(Refusal::Unavailable {
+                reason: "too many requests in the last minutes".to_owned(),
+                retry_after_seconds: 60,
+            });
         }
         let until = timestamp + WINDOW_MS;
         match taken.nonces.insert((who.to_owned(), nonce.clone()), until) {

@@ -23,6 +23,8 @@ use crate::store::{OutboxRow, StoreError};
 /// The most deliveries in one request, and the most bytes of their payloads.
 const MAX_BATCH: usize = 256;
 const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Audiences that a destination is remembered to know.
+const MAX_KNOWN: usize = 16_384;
 /// Deliveries are tried for so long.
 const KEEP_MS: u64 = 7 * DAY_MS;
 /// The first wait after a failure, which is doubled with each further one, and the longest.
@@ -223,24 +225,21 @@ impl LaneSender<'_> {
         let mut deliveries = Vec::new();
         let mut unreadable = Vec::new();
         // Said once in full, an audience is known to the deliveries after it.
-        let mut said = self.known.clone();
+        let mut said = HashSet::new();
         for row in rows {
-            let audience = if said.contains(&row.delivery.digest) {
+            let digest = &row.delivery.digest;
+            let audience = if self.known.contains(digest) || said.contains(digest) {
                 Some(Audience::Digest {
-                    audience_digest: row.delivery.digest.clone(),
+                    audience_digest: digest.clone(),
                 })
             } else {
-                let recipients = self
-                    .node
-                    .store()
-                    .outbox_audience(&row.delivery.digest)
-                    .await?;
+                let recipients = self.node.store().outbox_audience(digest).await?;
                 let recipients = recipients.and_then(|bytes| Recipients::decode(&bytes).ok());
                 recipients.map(|recipients| Audience::Full { recipients })
             };
             match (audience, QueuePayload::decode(&row.delivery.payload)) {
                 (Some(audience), Ok(payload)) => {
-                    said.insert(row.delivery.digest.clone());
+                    said.insert(digest);
                     deliveries.push(Delivery {
                         delivery_id: row.delivery.delivery_id.clone(),
                         audience,
@@ -345,6 +344,9 @@ impl LaneSender<'_> {
                     writes.push(set_aside(row, &error.to_string()));
                     continue;
                 }
+            }
+            if self.known.len() >= MAX_KNOWN {
+                self.known.clear();
             }
             self.known.insert(row.delivery.digest.clone());
             writes.push(Write::OutboxDone { id: row.id });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use moh_messages::Message as _;
 use moh_messages::{
-    ClientId, KeyPackageRef, MlsBytes, Opaque, PartialGroupInfo, QueuePayload, UserId,
+    ClientId, KeyPackageRef, MlsBytes, Opaque, PartialGroupInfo, QueuePayload, Recipients, UserId,
     extension_type,
 };
 use openmls::prelude::{
@@ -110,7 +110,8 @@ impl Group {
 
         let committer = self.check_committer(&staged, input, checks)?;
         let added = self.check_adds(&staged, checks)?;
-        if self.roster.len() + added.len() > checks.max_members {
+        let max_members = checks.max_members.min(Recipients::MAX_ITEMS);
+        if self.roster.len() + added.len() > max_members {
             return Err(Refusal::LimitExceeded("the group would have too many members").into());
         }
         let tag = tag

@@ -82,8 +82,7 @@ async fn decide(
             Ok(created) => return Ok(created),
             Err(Undecided::Refused(refusal)) => return Err(refusal),
             Err(Undecided::NeedsKeys(provider)) => {
-                node.fetch_keys(&provider).await?;
-                fetched.push(provider);
+                node.fetch_more_keys(provider, &mut fetched).await?;
             }
         }
     }

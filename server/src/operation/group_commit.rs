@@ -50,8 +50,7 @@ pub(super) async fn run(
                         return submission.first_answer_or(refusal).await;
                     }
                     Undecided::NeedsKeys(provider) => {
-                        node.fetch_keys(&provider).await?;
-                        fetched.push(provider);
+                        node.fetch_more_keys(provider, &mut fetched).await?;
                         continue;
                     }
                 }
