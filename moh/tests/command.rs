@@ -1,0 +1,193 @@
+//! The command, as its user meets it.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn moh() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_moh"));
+    command.env_remove("MOH_LOG");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    moh().args(arguments).output().expect("moh runs")
+}
+
+/// What it said on stderr when it failed.
+fn failure(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(!output.status.success(), "{arguments:?} has to fail");
+    String::from_utf8(output.stderr).expect("text")
+}
+
+/// A provider, ended when it is dropped.
+struct Provider {
+    child: Child,
+    ready: String,
+}
+
+impl Provider {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = moh()
+            .arg("serve")
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("moh runs");
+        let mut ready = String::new();
+        let out = child.stdout.take().expect("piped");
+        BufReader::new(out).read_line(&mut ready).expect("a line");
+        Self { child, ready }
+    }
+}
+
+impl Drop for Provider {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_demonstration_shows_that_everything_arrives() {
+    let output = run(&["demo"]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{text}");
+    assert!(
+        text.contains("everything arrived and was decrypted"),
+        "{text}"
+    );
+    assert!(
+        text.contains("bob/laptop  reads   “Hello Bob, this crosses two providers.”"),
+        "{text}"
+    );
+    assert!(
+        !text.contains('\x1b'),
+        "no colours where there is no terminal"
+    );
+}
+
+#[test]
+fn the_demonstration_in_json_has_the_same_keys_in_every_line() {
+    let output = run(&["demo", "--json"]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("an object a line"))
+        .collect();
+    for line in &lines {
+        for key in [
+            "step",
+            "from",
+            "to",
+            "endpoint",
+            "operation",
+            "status",
+            "result",
+        ] {
+            assert!(line.get(key).is_some(), "{key} is missing in {line}");
+        }
+        assert_eq!(line["result"], "ok", "{line}");
+    }
+    let happened = |endpoint: &str, operation: &str| {
+        lines
+            .iter()
+            .any(|line| line["endpoint"] == endpoint && line["operation"] == operation)
+    };
+    for (endpoint, operation) in [
+        ("/group_operation", "request_group_id"),
+        ("/group_operation", "create_group"),
+        ("/group_operation", "add_users"),
+        ("/group_operation", "update_client"),
+        ("/group_operation", "send_message"),
+        ("/welcome_information", "welcome_info"),
+        ("/group_key_packages", "group_key_packages"),
+        ("/verification_key", "verification_key"),
+        ("/deliver_message", "deliver_message"),
+    ] {
+        assert!(
+            happened(endpoint, operation),
+            "{endpoint} {operation} did not happen"
+        );
+    }
+    let summary = lines.last().expect("lines");
+    assert_eq!(summary["operation"], "summary");
+    assert_eq!(summary["decrypted"], summary["expected"]);
+}
+
+#[test]
+fn a_configuration_that_init_wrote_serves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (dev, home) = (folder.path().join("dev"), folder.path().join("home"));
+    let text = |path: &Path| path.to_str().expect("text").to_owned();
+
+    // The certificate of a provider for development will do.
+    let listen = ["--listen", "127.0.0.1:0", "--name", "a.example"];
+    drop(Provider::start(
+        &[&["--dev", "--data", &text(&dev)], &listen[..]].concat(),
+    ));
+    assert!(
+        run(&["init", &text(&home), "--name", "a.example"])
+            .status
+            .success()
+    );
+    for file in ["cert.pem", "key.pem"] {
+        std::fs::copy(dev.join(file), home.join(file)).expect("copied");
+    }
+    let config = home.join("moh.toml");
+    let written = std::fs::read_to_string(&config).expect("written");
+    let written = written.replace("[::]:443", "127.0.0.1:0");
+    std::fs::write(&config, written).expect("changed");
+
+    let provider = Provider::start(&["--config", &text(&config)]);
+    assert!(
+        provider.ready.starts_with("ready https://127.0.0.1:"),
+        "{}",
+        provider.ready
+    );
+    assert!(
+        provider.ready.ends_with(" name=a.example\n"),
+        "{}",
+        provider.ready
+    );
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data");
+    let data = data.to_str().expect("text");
+    let nowhere = folder.path().join("nowhere.toml");
+    let nowhere = nowhere.to_str().expect("text");
+
+    assert!(failure(&["serve"]).contains("--config"));
+    assert!(failure(&["serve", "--dev", "--name", "Nobody"]).contains("not a provider name"));
+    assert!(failure(&["serve", "--dev", "--peer", "b.example"]).contains("DOMAIN=ADDR"));
+    assert!(failure(&["serve", "--config", nowhere]).contains("nowhere.toml"));
+    let both = failure(&["serve", "--config", nowhere, "--name", "a.example"]);
+    assert!(both.contains("cannot be used with"), "{both}");
+    assert!(failure(&["init", data]).contains("--name"));
+
+    let provider = Provider::start(&[
+        "--dev",
+        "--data",
+        data,
+        "--name",
+        "a.example",
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    let address = provider
+        .ready
+        .strip_prefix("ready https://")
+        .and_then(|rest| rest.split(' ').next())
+        .expect("an address");
+    let other = folder.path().join("other");
+    let other = other.to_str().expect("text");
+    let taken = failure(&["serve", "--dev", "--data", other, "--listen", address]);
+    assert!(taken.contains(address), "{taken}");
+    let twice = failure(&["serve", "--dev", "--data", data, "--listen", "127.0.0.1:0"]);
+    assert!(twice.contains("in use"), "{twice}");
+}
