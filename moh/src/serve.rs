@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
         long,
         value_name = "FILE",
         required_unless_present = "dev",
-        conflicts_with = "dev"
+        conflicts_with_all = ["dev", "listen", "data", "authority", "name", "peer", "trust"]
     )]
     config: Option<PathBuf>,
     /// Run without a configuration: everything that is needed is made in DIR
