@@ -71,15 +71,16 @@ async fn endpoint_request(node: Node, endpoint: Endpoint, request: Request) -> R
         return Problem(StatusCode::BAD_REQUEST, "the request has no body").into_response();
     }
     let mut response = respond(node.answer(endpoint, &body).await);
+    let is_success = response.status().is_success();
     let headers = response.headers_mut();
     if endpoint.is_get() {
         headers.insert(ACCEPT_QUERY, HeaderValue::from_static(CONTENT_TYPE));
     }
-    if endpoint == Endpoint::VerificationKey && response.status().is_success() {
-        let max_age = HeaderValue::from_str(&format!("max-age={MAX_AGE_SECONDS}"));
-        response
-            .headers_mut()
-            .extend(max_age.ok().map(|v| (header::CACHE_CONTROL, v)));
+    if endpoint == Endpoint::VerificationKey && is_success {
+        // In place of the `no-store` that answers have otherwise.
+        if let Ok(max_age) = HeaderValue::from_str(&format!("max-age={MAX_AGE_SECONDS}")) {
+            headers.insert(header::CACHE_CONTROL, max_age);
+        }
     }
     response
 }
