@@ -1,21 +1,19 @@
 //! Two users of two providers talk with each other.
 //!
-//! Start two providers that trust each other's certificates, each in a terminal of its own (the
-//! very first time, start each once without `--trust`, so that there is something to trust):
+//! Start two providers that share a certificate authority, each in a terminal of its own:
 //!
 //! ```text
-//! moh serve --dev --name a.example --listen 127.0.0.1:8441 --data a \
-//!     --peer b.example=127.0.0.1:8442 --trust b/ca.pem
-//! moh serve --dev --name b.example --listen 127.0.0.1:8442 --data b \
-//!     --peer a.example=127.0.0.1:8441 --trust a/ca.pem
+//! moh serve --dev --name a.example --listen 127.0.0.1:8441 --data dev/a \
+//!     --authority dev --peer b.example=127.0.0.1:8442
+//! moh serve --dev --name b.example --listen 127.0.0.1:8442 --data dev/b \
+//!     --authority dev --peer a.example=127.0.0.1:8441
 //! ```
 //!
 //! and then this example, with where they are and what it is to trust:
 //!
 //! ```text
-//! cargo run -p moh-client --example two_providers -- \
-//!     --a a.example=127.0.0.1:8441 --a-ca a/ca.pem \
-//!     --b b.example=127.0.0.1:8442 --b-ca b/ca.pem
+//! cargo run -p moh-client --example two_providers -- --ca dev/ca.pem \
+//!     --a a.example=127.0.0.1:8441 --b b.example=127.0.0.1:8442
 //! ```
 //!
 //! Bob asks for events by HTTPS, Alice gets them over a WebSocket.
@@ -36,15 +34,12 @@ struct Arguments {
     /// Alice's provider: its name, and where it is, as NAME=IP:PORT.
     #[arg(long, value_parser = at)]
     a: (ProviderName, SocketAddr),
-    /// Certificates to trust for Alice's provider, as a PEM file.
-    #[arg(long)]
-    a_ca: Option<PathBuf>,
     /// Bob's provider: its name, and where it is, as NAME=IP:PORT.
     #[arg(long, value_parser = at)]
     b: (ProviderName, SocketAddr),
-    /// Certificates to trust for Bob's provider, as a PEM file.
+    /// Certificates to trust besides the system's, as a PEM file.
     #[arg(long)]
-    b_ca: Option<PathBuf>,
+    ca: Option<PathBuf>,
     /// The directory for the state of the two clients.
     #[arg(long)]
     state: Option<PathBuf>,
@@ -79,10 +74,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let alice_id = UserId::new(&arguments.a.0, &format!("alice-{run}"))?;
     let bob_id = UserId::new(&arguments.b.0, &format!("bob-{run}"))?;
 
-    let options_a = options(&arguments.a, &arguments.a_ca)?;
+    let options_a = options(&arguments.a, &arguments.ca)?;
     let alice = Client::register(options_a, dir.join(alice_id.user()), &alice_id, "phone").await?;
     println!("registered {}", alice.client_id());
-    let options_b = options(&arguments.b, &arguments.b_ca)?;
+    let options_b = options(&arguments.b, &arguments.ca)?;
     let bob = Client::register(options_b, dir.join(bob_id.user()), &bob_id, "phone").await?;
     println!("registered {}", bob.client_id());
 
