@@ -12,7 +12,8 @@ use moh_messages::{
 
 use crate::authenticate::{Claimed, speaks_for};
 use crate::error::Refusal;
-use crate::node::{Answer, Node, Seen};
+use crate::face::{Answer, Seen};
+use crate::node::Node;
 
 impl Node {
     /// Answers a request of a client of our own.

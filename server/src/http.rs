@@ -19,7 +19,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use moh_messages::client_api;
 use moh_messages::{CONTENT_TYPE, Endpoint, WELL_KNOWN_PATH};
 
-use crate::node::{Answer, Node};
+use crate::face::Answer;
+use crate::node::Node;
 
 /// How long answers that may be cached are good for, in seconds.
 const MAX_AGE_SECONDS: u32 = 3600;

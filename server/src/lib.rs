@@ -4,9 +4,9 @@
 //!
 //! 1. [`http`]: routes, TLS, limits, content types; bytes come in.
 //! 2. [`authenticate`]: from bytes to requests whose sender is known.
-//! 3. `operation`: one file for each type of request to the owner of a group; dispatch is one
-//!    match. `client_face` is the same for the requests of our own clients, and `inbox` for
-//!    deliveries by other providers.
+//! 3. [`face`] says what answers which endpoint. `operation`: one file for each type of request
+//!    to the owner of a group; dispatch is one match. `inbox` takes deliveries by other
+//!    providers. `client_face` is for the requests of our own clients.
 //! 4. [`group`]: pure; a group, a request and the time make a new state and what goes out, or a
 //!    refusal.
 //! 5. [`change`]: what is to become durable, as data.
@@ -23,6 +23,7 @@ pub mod http;
 pub mod authenticate;
 
 mod client_face;
+pub mod face;
 mod inbox;
 mod operation;
 

@@ -1,28 +1,22 @@
-//! A provider at work: everything that requests need, and what answers them.
+//! A provider at work: everything that requests need.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use moh_messages::{
-    DsError, DsProtocolVersion, DsRequest, DsResponse, Endpoint, GroupKeyPackageRequest, KeyId,
-    Message, ProviderName, QueueingServiceRequest, Request as _, VerificationKey,
-    VerificationKeyRequest, VerificationKeyResponse,
-};
+use moh_messages::{KeyId, ProviderName, VerificationKey};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::authenticate::{Claimed, Nonces};
+use crate::authenticate::Nonces;
 use crate::change::{Change, Write};
 use crate::clock::{DAY_MS, Environment, Random};
 use crate::deliver::Written;
-use crate::error::Refusal;
 use crate::federation::{Federation, Transport};
 use crate::group::KeyLookup;
 use crate::groups::Groups;
 use crate::keys::Keys;
 use crate::limits::Limits;
-use crate::observe::{Observer, RequestEvent};
-use crate::operation;
+use crate::observe::Observer;
 use crate::outbox::Outbox;
 use crate::queue::Queues;
 use crate::store::{CommitError, Store, StoreError};
@@ -73,56 +67,6 @@ struct Inner {
     nonces: Nonces,
     tasks: TaskTracker,
     stopping: CancellationToken,
-}
-
-/// The answer to a request: an HTTP status and a body of the protocol.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: u16,
-    /// The body, of type `application/octet-stream`.
-    pub body: Vec<u8>,
-    /// When to come again, in seconds, where the status says that.
-    pub retry_after_seconds: Option<u32>,
-    /// `ok`, or the name of the error.
-    pub result: String,
-}
-
-impl Answer {
-    pub(crate) fn of<T: Message>(result: Result<T, Refusal>) -> Self {
-        match result {
-            Ok(body) => Self {
-                status: 200,
-                body: body.encode(),
-                retry_after_seconds: None,
-                result: "ok".to_owned(),
-            },
-            Err(refusal) => Self::refusal(refusal),
-        }
-    }
-
-    fn refusal(refusal: Refusal) -> Self {
-        let retry_after_seconds = match &refusal {
-            Refusal::Unavailable {
-                retry_after_seconds,
-                ..
-            } => Some(*retry_after_seconds),
-            _ => None,
-        };
-        let error = DsError::from(refusal);
-        Self {
-            status: error.code.http_status().unwrap_or(500),
-            result: error.code.to_string(),
-            body: DsResponse::from(error).encode(),
-            retry_after_seconds,
-        }
-    }
-}
-
-/// What is known of a request for those who watch.
-pub(crate) struct Seen {
-    pub(crate) from: Option<String>,
-    pub(crate) operation: &'static str,
 }
 
 impl Node {
@@ -179,109 +123,6 @@ impl Node {
                 tracing::warn!(%error, "the store was not swept");
             }
         }
-    }
-
-    /// Answers a request to one of the protocol's endpoints.
-    pub async fn answer(&self, endpoint: Endpoint, body: &[u8]) -> Answer {
-        let started = tokio::time::Instant::now();
-        let mut seen = Seen {
-            from: None,
-            operation: name_of(endpoint),
-        };
-        let answer = self.dispatch(endpoint, body, &mut seen).await;
-        self.observe(
-            endpoint.path(),
-            &seen,
-            body.len(),
-            &answer,
-            started.into_std(),
-        );
-        answer
-    }
-
-    async fn dispatch(&self, endpoint: Endpoint, body: &[u8], seen: &mut Seen) -> Answer {
-        match endpoint {
-            Endpoint::GroupOperation
-            | Endpoint::WelcomeInformation
-            | Endpoint::ExternalCommitInformation => {
-                let claimed = match Claimed::<DsRequest>::read(self.name(), body) {
-                    Ok(claimed) => claimed,
-                    Err(refusal) => return Answer::refusal(refusal),
-                };
-                seen.from = Some(claimed.request.sender.to_string());
-                seen.operation = claimed.request.body.name();
-                let result = Box::pin(operation::run(self, endpoint, claimed)).await;
-                Answer::of(result.map(DsResponse::new))
-            }
-            Endpoint::VerificationKey => Answer::of(self.verification_key(body)),
-            Endpoint::DeliverMessage => {
-                match Claimed::<QueueingServiceRequest>::read(self.name(), body) {
-                    Ok(claimed) => {
-                        seen.from = Some(claimed.request.sender.to_string());
-                        Answer::of(Box::pin(self.deliver_message(claimed)).await)
-                    }
-                    Err(refusal) => Answer::refusal(refusal),
-                }
-            }
-            Endpoint::GroupKeyPackages => {
-                match Claimed::<GroupKeyPackageRequest>::read(self.name(), body) {
-                    Ok(claimed) => {
-                        seen.from = Some(claimed.request.sender.to_string());
-                        Answer::of(Box::pin(self.group_key_packages(claimed)).await)
-                    }
-                    Err(refusal) => Answer::refusal(refusal),
-                }
-            }
-            Endpoint::ConnectionRequest => {
-                let read = QueueingServiceRequest::decode_for(self.name(), body);
-                Answer::refusal(read.map_or_else(Refusal::from, |_| connecting_is_not_built()))
-            }
-            Endpoint::ConnectionKeyPackages => {
-                let read = moh_messages::ConnectionKeyPackageRequest::decode_for(self.name(), body);
-                Answer::refusal(read.map_or_else(Refusal::from, |_| connecting_is_not_built()))
-            }
-        }
-    }
-
-    fn verification_key(&self, body: &[u8]) -> Result<VerificationKeyResponse, Refusal> {
-        if !body.is_empty() {
-            VerificationKeyRequest::decode_for(self.name(), body)?;
-        }
-        Ok(VerificationKeyResponse {
-            version: DsProtocolVersion::MOH1,
-            provider: self.name().clone(),
-            keys: self.keys().verification_keys(self.now_ms()),
-        })
-    }
-
-    pub(crate) fn observe(
-        &self,
-        endpoint: &'static str,
-        seen: &Seen,
-        request_bytes: usize,
-        answer: &Answer,
-        started: Instant,
-    ) {
-        let event = RequestEvent {
-            provider: self.name().clone(),
-            from: seen.from.clone(),
-            endpoint,
-            operation: seen.operation,
-            status: answer.status,
-            result: answer.result.clone(),
-            request_bytes,
-            response_bytes: answer.body.len(),
-            duration_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-        };
-        tracing::debug!(
-            endpoint,
-            operation = event.operation,
-            status = event.status,
-            result = event.result,
-            duration_us = event.duration_us,
-            "answered"
-        );
-        self.0.observer.answered(&event);
     }
 
     /// Makes a change durable, and then tells those who wait for what it holds. That is done to
@@ -384,6 +225,9 @@ impl Node {
     pub(crate) fn registration_is_open(&self) -> bool {
         self.0.open_registration
     }
+    pub(crate) fn observer(&self) -> &dyn Observer {
+        &*self.0.observer
+    }
     pub(crate) fn environment(&self) -> &Environment {
         &self.0.environment
     }
@@ -432,12 +276,4 @@ impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Node({})", self.name())
     }
-}
-
-fn connecting_is_not_built() -> Refusal {
-    Refusal::not_built("connecting")
-}
-
-fn name_of(endpoint: Endpoint) -> &'static str {
-    endpoint.path().trim_start_matches('/')
 }

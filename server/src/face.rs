@@ -1,0 +1,178 @@
+//! The protocol's face: a request to one of its endpoints, and the answer.
+
+use std::time::Instant;
+
+use moh_messages::{
+    ConnectionKeyPackageRequest, DsError, DsProtocolVersion, DsRequest, DsResponse, Endpoint,
+    GroupKeyPackageRequest, Message, QueueingServiceRequest, Request as _, VerificationKeyRequest,
+    VerificationKeyResponse,
+};
+
+use crate::authenticate::Claimed;
+use crate::error::Refusal;
+use crate::node::Node;
+use crate::observe::RequestEvent;
+use crate::operation;
+
+/// The answer to a request: an HTTP status and a body of the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, of type `application/octet-stream`.
+    pub body: Vec<u8>,
+    /// When to come again, in seconds, where the status says that.
+    pub retry_after_seconds: Option<u32>,
+    /// `ok`, or the name of the error.
+    pub result: String,
+}
+
+impl Answer {
+    pub(crate) fn of<T: Message>(result: Result<T, Refusal>) -> Self {
+        match result {
+            Ok(body) => Self {
+                status: 200,
+                body: body.encode(),
+                retry_after_seconds: None,
+                result: "ok".to_owned(),
+            },
+            Err(refusal) => Self::refusal(refusal),
+        }
+    }
+
+    fn refusal(refusal: Refusal) -> Self {
+        let retry_after_seconds = match &refusal {
+            Refusal::Unavailable {
+                retry_after_seconds,
+                ..
+            } => Some(*retry_after_seconds),
+            _ => None,
+        };
+        let error = DsError::from(refusal);
+        Self {
+            status: error.code.http_status().unwrap_or(500),
+            result: error.code.to_string(),
+            body: DsResponse::from(error).encode(),
+            retry_after_seconds,
+        }
+    }
+}
+
+/// What is known of a request for those who watch.
+pub(crate) struct Seen {
+    pub(crate) from: Option<String>,
+    pub(crate) operation: &'static str,
+}
+
+impl Node {
+    /// Answers a request to one of the protocol's endpoints.
+    pub async fn answer(&self, endpoint: Endpoint, body: &[u8]) -> Answer {
+        let started = tokio::time::Instant::now();
+        let mut seen = Seen {
+            from: None,
+            operation: name_of(endpoint),
+        };
+        let answer = self.dispatch(endpoint, body, &mut seen).await;
+        self.observe(
+            endpoint.path(),
+            &seen,
+            body.len(),
+            &answer,
+            started.into_std(),
+        );
+        answer
+    }
+
+    async fn dispatch(&self, endpoint: Endpoint, body: &[u8], seen: &mut Seen) -> Answer {
+        match endpoint {
+            Endpoint::GroupOperation
+            | Endpoint::WelcomeInformation
+            | Endpoint::ExternalCommitInformation => {
+                let claimed = match Claimed::<DsRequest>::read(self.name(), body) {
+                    Ok(claimed) => claimed,
+                    Err(refusal) => return Answer::refusal(refusal),
+                };
+                seen.from = Some(claimed.request.sender.to_string());
+                seen.operation = claimed.request.body.name();
+                let result = Box::pin(operation::run(self, endpoint, claimed)).await;
+                Answer::of(result.map(DsResponse::new))
+            }
+            Endpoint::VerificationKey => Answer::of(self.verification_key(body)),
+            Endpoint::DeliverMessage => {
+                match Claimed::<QueueingServiceRequest>::read(self.name(), body) {
+                    Ok(claimed) => {
+                        seen.from = Some(claimed.request.sender.to_string());
+                        Answer::of(Box::pin(self.deliver_message(claimed)).await)
+                    }
+                    Err(refusal) => Answer::refusal(refusal),
+                }
+            }
+            Endpoint::GroupKeyPackages => {
+                match Claimed::<GroupKeyPackageRequest>::read(self.name(), body) {
+                    Ok(claimed) => {
+                        seen.from = Some(claimed.request.sender.to_string());
+                        Answer::of(Box::pin(self.group_key_packages(claimed)).await)
+                    }
+                    Err(refusal) => Answer::refusal(refusal),
+                }
+            }
+            Endpoint::ConnectionRequest => {
+                let read = QueueingServiceRequest::decode_for(self.name(), body);
+                Answer::refusal(read.map_or_else(Refusal::from, |_| connecting_is_not_built()))
+            }
+            Endpoint::ConnectionKeyPackages => {
+                let read = ConnectionKeyPackageRequest::decode_for(self.name(), body);
+                Answer::refusal(read.map_or_else(Refusal::from, |_| connecting_is_not_built()))
+            }
+        }
+    }
+
+    fn verification_key(&self, body: &[u8]) -> Result<VerificationKeyResponse, Refusal> {
+        if !body.is_empty() {
+            VerificationKeyRequest::decode_for(self.name(), body)?;
+        }
+        Ok(VerificationKeyResponse {
+            version: DsProtocolVersion::MOH1,
+            provider: self.name().clone(),
+            keys: self.keys().verification_keys(self.now_ms()),
+        })
+    }
+
+    pub(crate) fn observe(
+        &self,
+        endpoint: &'static str,
+        seen: &Seen,
+        request_bytes: usize,
+        answer: &Answer,
+        started: Instant,
+    ) {
+        let event = RequestEvent {
+            provider: self.name().clone(),
+            from: seen.from.clone(),
+            endpoint,
+            operation: seen.operation,
+            status: answer.status,
+            result: answer.result.clone(),
+            request_bytes,
+            response_bytes: answer.body.len(),
+            duration_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        };
+        tracing::debug!(
+            endpoint,
+            operation = event.operation,
+            status = event.status,
+            result = event.result,
+            duration_us = event.duration_us,
+            "answered"
+        );
+        self.observer().answered(&event);
+    }
+}
+
+fn connecting_is_not_built() -> Refusal {
+    Refusal::not_built("connecting")
+}
+
+fn name_of(endpoint: Endpoint) -> &'static str {
+    endpoint.path().trim_start_matches('/')
+}
