@@ -106,9 +106,61 @@ async fn the_owner_is_killed_before_the_delivery_to_one_that_is_not_there() {
     pair.b.kill().await;
     let messages = [pair.send("one").await, pair.send("two").await];
     pair.a.kill().await;
+    pair.b.restart().await;
     pair.a.restart().await;
+    pair.assert_arrive(&messages).await;
+}
+
+/// Here the owner notices after its restart, too, that nobody is there, and has to try again.
+#[tokio::test]
+async fn the_owner_is_killed_and_the_receiver_comes_back_later() {
+    let mut pair = Pair::set().await;
+    pair.b.kill().await;
+    let mut messages = vec![pair.send("one").await];
+    pair.a.kill().await;
+    pair.a.restart().await;
+    messages.push(pair.send("two").await);
     pair.b.restart().await;
     pair.assert_arrive(&messages).await;
+}
+
+/// Linux tells how much a process has not read yet of what it was sent.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_owner_is_killed_while_the_delivery_is_on_its_way() {
+    let mut pair = Pair::set().await;
+    for text in ["one", "two", "three"] {
+        pair.b.stop();
+        let message = pair.send(text).await;
+        let arrives = async {
+            while unread_bytes(&pair.b) == 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        common::in_time("the delivery at the receiver's socket", arrives).await;
+        // What is delivered by the one that dies, and again by the one that comes after it, has
+        // arrived once.
+        pair.a.kill().await;
+        pair.a.restart().await;
+        pair.b.signal(Signal::CONT);
+        pair.assert_arrive(&[message]).await;
+    }
+}
+
+/// What waits in the sockets of connections to a provider, in bytes.
+#[cfg(target_os = "linux")]
+fn unread_bytes(server: &Server) -> u64 {
+    const ESTABLISHED: &str = "01";
+    let port = format!(":{:04X}", server.address.port());
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let unread = sockets.lines().skip(1).filter_map(|line| {
+        // Number, local and remote address, state, bytes to be sent and bytes to be read.
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let ours = fields[1].ends_with(&port) && fields[3] == ESTABLISHED;
+        let (_, unread) = fields[4].split_once(':')?;
+        ours.then(|| u64::from_str_radix(unread, 16).unwrap())
+    });
+    unread.sum()
 }
 
 #[tokio::test]

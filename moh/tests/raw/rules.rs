@@ -15,6 +15,9 @@ use crate::common::scene::{Scene, invite};
 
 const RATCHET_TREE: u16 = 2;
 
+/// What is done to an update before it is sent.
+type Change = Box<dyn FnOnce(&mut MlsGroupUpdate)>;
+
 #[tokio::test]
 async fn a_group_info_of_another_epoch_or_by_another_key_is_refused() {
     let mut scene = Scene::set().await;
@@ -27,7 +30,7 @@ async fn a_group_info_of_another_epoch_or_by_another_key_is_refused() {
         extension_type: RATCHET_TREE,
         extension_data: Opaque::new([0]).unwrap(),
     };
-    let changes: Vec<Box<dyn FnOnce(&mut MlsGroupUpdate)>> = vec![
+    let changes: Vec<Change> = vec![
         Box::new(|update| update.partial_group_info.signature = Signature::empty()),
         Box::new(|update| update.partial_group_info.signature = forged),
         Box::new(|update| update.partial_group_info = by_bob),
