@@ -87,6 +87,7 @@ impl Group {
             epoch,
             sender_leaf,
             by_value,
+            has_path,
             ..
         } = handshake;
         let Some(by_value) = by_value else {
@@ -102,7 +103,7 @@ impl Group {
             return Err(invalid(&"leaf_index is not the sender of the commit").into());
         }
         self.check_roles(input.kind, input.sender)?;
-        check_by_value(input.kind, &by_value)?;
+        check_content(input.kind, &by_value, has_path)?;
         let tag = message
             .confirmation_tag()
             .and_then(|tag| tag.tls_serialize_detached().ok());
@@ -181,9 +182,6 @@ impl Group {
         let index = LeafNodeIndex::new(input.sender.leaf);
         let before = self.mls.leaf(index).ok_or(Refusal::UnknownGroup)?;
         let Some(node) = staged.update_path_leaf_node() else {
-            if input.kind == CommitKind::UpdateClient {
-                return Err(violation("update_client has a path").into());
-            }
             return Member::of(before, self.scheme).ok_or(Refusal::UnknownGroup.into());
         };
         let entering = Entering {
@@ -339,7 +337,8 @@ impl Group {
     }
 }
 
-fn check_by_value(kind: CommitKind, by_value: &[u16]) -> Result<(), Refusal> {
+/// What a commit may hold by value, and whether it needs a path.
+fn check_content(kind: CommitKind, by_value: &[u16], has_path: bool) -> Result<(), Refusal> {
     match kind {
         CommitKind::AddUsers => {
             let add = u16::from(ProposalType::Add);
@@ -350,6 +349,9 @@ fn check_by_value(kind: CommitKind, by_value: &[u16]) -> Result<(), Refusal> {
         CommitKind::UpdateClient => {
             if !by_value.is_empty() {
                 return Err(violation("update_client holds no proposals by value"));
+            }
+            if !has_path {
+                return Err(violation("update_client has a path"));
             }
         }
     }

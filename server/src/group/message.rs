@@ -17,6 +17,8 @@ pub struct Handshake {
     pub sender_leaf: Option<u32>,
     /// Types of the proposals that a commit holds by value; none where it is not a commit.
     pub by_value: Option<Vec<u16>>,
+    /// Whether it is a commit with a path.
+    pub has_path: bool,
     /// The message.
     pub(super) message: PublicMessageIn,
     /// The message as it came.
@@ -35,6 +37,7 @@ pub struct Application {
 const PROTOCOL_VERSION_MLS10: u16 = 1;
 const WIRE_FORMAT_PUBLIC: u16 = 1;
 const WIRE_FORMAT_PRIVATE: u16 = 2;
+const WIRE_FORMATS: std::ops::RangeInclusive<u16> = 1..=5;
 const CONTENT_TYPE_APPLICATION: u8 = 1;
 const CONTENT_TYPE_COMMIT: u8 = 3;
 
@@ -70,27 +73,30 @@ fn invalid(what: &str) -> Refusal {
     Refusal::InvalidMessage(what.to_owned())
 }
 
+fn violation(what: &str) -> Refusal {
+    Refusal::PolicyViolation(what.to_owned())
+}
+
 /// Reads a PublicMessage.
 ///
 /// # Errors
-/// `invalid_message` when it is none.
+/// `policy_violation` when it is another MLSMessage; `invalid_message` when it is none.
 pub fn read_handshake(bytes: &[u8]) -> Result<Handshake, Refusal> {
     let not_one = |_| invalid("not an MLSMessage with a PublicMessage");
     let (head, rest) = Head::tls_deserialize_bytes(bytes).map_err(not_one)?;
-    if head.protocol_version != PROTOCOL_VERSION_MLS10 || head.wire_format != WIRE_FORMAT_PUBLIC {
-        return Err(invalid("not an MLSMessage with a PublicMessage"));
-    }
+    check_head(&head, WIRE_FORMAT_PUBLIC, "handshakes are PublicMessages")?;
     let (content, rest) = ContentHead::tls_deserialize_bytes(rest).map_err(not_one)?;
-    let by_value = if content.content_type == CONTENT_TYPE_COMMIT {
-        let (proposals, _) =
+    let (by_value, has_path) = if content.content_type == CONTENT_TYPE_COMMIT {
+        let (proposals, rest) =
             Vec::<ProposalOrRefIn>::tls_deserialize_bytes(rest).map_err(not_one)?;
         let types = proposals.iter().filter_map(|proposal| match proposal {
             ProposalOrRefIn::Proposal(proposal) => Some(proposal.proposal_type().into()),
             ProposalOrRefIn::Reference(_) => None,
         });
-        Some(types.collect())
+        // optional<UpdatePath>.
+        (Some(types.collect()), rest.first() == Some(&1))
     } else {
-        None
+        (None, false)
     };
     let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes).map_err(not_one)?;
     let MlsMessageBodyIn::PublicMessage(message) = message.extract() else {
@@ -105,16 +111,28 @@ pub fn read_handshake(bytes: &[u8]) -> Result<Handshake, Refusal> {
         epoch: head.epoch,
         sender_leaf,
         by_value,
+        has_path,
         message,
         bytes: bytes.to_vec(),
     })
 }
 
+fn check_head(head: &Head, wire_format: u16, rule: &str) -> Result<(), Refusal> {
+    if head.protocol_version != PROTOCOL_VERSION_MLS10 || !WIRE_FORMATS.contains(&head.wire_format)
+    {
+        return Err(invalid("not an MLSMessage"));
+    }
+    if head.wire_format != wire_format {
+        return Err(violation(rule));
+    }
+    Ok(())
+}
+
 /// Reads the outside of a PrivateMessage with application data.
 ///
 /// # Errors
-/// `invalid_message` when it is no PrivateMessage; `policy_violation` when what it holds is not
-/// application data.
+/// `policy_violation` when it is another MLSMessage, or what it holds is not application data;
+/// `invalid_message` when it is none.
 pub fn read_application(bytes: &[u8]) -> Result<Application, Refusal> {
     #[derive(TlsSize, TlsSerialize, TlsDeserializeBytes)]
     struct Rest {
@@ -125,14 +143,14 @@ pub fn read_application(bytes: &[u8]) -> Result<Application, Refusal> {
     }
     let not_one = |_| invalid("not an MLSMessage with a PrivateMessage");
     let (head, rest) = Head::tls_deserialize_bytes(bytes).map_err(not_one)?;
-    if head.protocol_version != PROTOCOL_VERSION_MLS10 || head.wire_format != WIRE_FORMAT_PRIVATE {
-        return Err(invalid("not an MLSMessage with a PrivateMessage"));
-    }
+    check_head(
+        &head,
+        WIRE_FORMAT_PRIVATE,
+        "application data is sent privately",
+    )?;
     let rest = Rest::tls_deserialize_exact_bytes(rest).map_err(not_one)?;
     if rest.content_type != CONTENT_TYPE_APPLICATION {
-        return Err(Refusal::PolicyViolation(
-            "only application data is sent privately".to_owned(),
-        ));
+        return Err(violation("only application data is sent privately"));
     }
     Ok(Application {
         group_id: head.group_id,
