@@ -1,0 +1,15 @@
+//! The rules of the profile's section 6: a message that breaks one of them, and nothing else, is
+//! refused with the code that the profile names, and leaves everything as it was.
+
+#![allow(clippy::unwrap_used)]
+
+mod add_users;
+mod create_group;
+mod device;
+mod parts;
+mod purity;
+mod replay;
+mod send_message;
+mod site;
+mod update_client;
+mod welcome_info;

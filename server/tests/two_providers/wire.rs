@@ -1,0 +1,88 @@
+//! What is between a provider and the others: it records, and does harm when told to.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use moh_messages::{Delivery, Endpoint, Message, QueueingServiceRequest};
+use moh_server::federation::{HttpsTransport, PeerRequest, PeerResponse, Transport, Unreachable};
+
+/// HTTPS, with mishaps.
+pub(crate) struct Wire {
+    inner: HttpsTransport,
+    sent: Mutex<Vec<PeerRequest>>,
+    /// So many answers to deliveries get lost: the other side has acted on them.
+    pub(crate) lose_answers: AtomicUsize,
+    /// Every delivery is made twice at once.
+    pub(crate) twice: AtomicBool,
+    /// These hosts do not answer.
+    silent: Mutex<BTreeSet<String>>,
+}
+
+impl Wire {
+    pub(crate) fn over(inner: HttpsTransport) -> Self {
+        Self {
+            inner,
+            sent: Mutex::default(),
+            lose_answers: AtomicUsize::new(0),
+            twice: AtomicBool::new(false),
+            silent: Mutex::default(),
+        }
+    }
+
+    /// From now on this host takes connections and never answers.
+    pub(crate) fn silence(&self, host: &str) {
+        self.silent.lock().unwrap().insert(host.to_owned());
+    }
+
+    /// Requests for deliveries that were made to a host, each attempt.
+    pub(crate) fn batches(&self, host: &str) -> Vec<QueueingServiceRequest> {
+        let sent = self.sent.lock().unwrap();
+        let path = Endpoint::DeliverMessage.path();
+        sent.iter()
+            .filter(|request| request.path == path && name_of(&request.host) == host)
+            .map(|request| {
+                QueueingServiceRequest::decode(request.body.as_deref().unwrap()).unwrap()
+            })
+            .collect()
+    }
+
+    /// Deliveries that were made to a host, each attempt.
+    pub(crate) fn deliveries(&self, host: &str) -> Vec<Delivery> {
+        let batches = self.batches(host).into_iter();
+        batches.flat_map(|batch| batch.deliveries).collect()
+    }
+}
+
+fn name_of(host: &str) -> &str {
+    host.split(':').next().unwrap_or(host)
+}
+
+#[async_trait]
+impl Transport for Wire {
+    async fn send(&self, request: PeerRequest) -> Result<PeerResponse, Unreachable> {
+        let is_silent = self.silent.lock().unwrap().contains(name_of(&request.host));
+        self.sent.lock().unwrap().push(request.clone());
+        if is_silent {
+            return std::future::pending().await;
+        }
+        if request.path != Endpoint::DeliverMessage.path() {
+            return self.inner.send(request).await;
+        }
+        if self.twice.load(Ordering::SeqCst) {
+            let (first, second) =
+                tokio::join!(self.inner.send(request.clone()), self.inner.send(request));
+            return first.and(second);
+        }
+        let response = self.inner.send(request).await?;
+        let left = |left: usize| left.checked_sub(1);
+        let lost = self
+            .lose_answers
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
+        match lost {
+            Ok(_) => Err(Unreachable("the answer got lost".to_owned())),
+            Err(_) => Ok(response),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Real providers on real sockets of this machine, and what a test does to them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use moh_client::{Client, ClientId, ConnectOptions, NewDevice, ProviderName, UserId};
+use moh_server::federation::{HttpsOptions, HttpsTransport, Override};
+use moh_server::http::{Listener, tls_config};
+use moh_server::observe::Unobserved;
+use moh_server::store::{Embedded, EmbeddedOptions};
+use moh_server::{Environment, Keys, Limits, Node, Parts, SecretKeys};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::wire::Wire;
+
+/// Nothing takes longer than this, however slow the machine is.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Providers, and the folder that everything of theirs and of their clients' is in.
+pub(crate) struct World {
+    folder: TempDir,
+    ca_pem: String,
+    providers: BTreeMap<&'static str, Provider>,
+}
+
+/// A provider, running or not.
+pub(crate) struct Provider {
+    name: &'static str,
+    pub(crate) address: SocketAddr,
+    tls: Arc<ServerConfig>,
+    secret: SecretKeys,
+    pub(crate) limits: Limits,
+    path: PathBuf,
+    /// Between this provider and the others.
+    pub(crate) wire: Arc<Wire>,
+    listening: Option<Listening>,
+    running: Option<Running>,
+}
+
+struct Listening {
+    stop: CancellationToken,
+    served: JoinHandle<()>,
+}
+
+struct Running {
+    node: Node,
+    store: Arc<Embedded>,
+}
+
+/// An address of this machine that no other test has, so that a port can be taken again.
+fn own_address() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    if cfg!(target_os = "linux") {
+        let [_, low] = u16::try_from(std::process::id() % 0x7fff)
+            .expect("less")
+            .to_be_bytes();
+        Ipv4Addr::new(127, 77, low, NEXT.fetch_add(1, Ordering::Relaxed)).into()
+    } else {
+        Ipv4Addr::LOCALHOST.into()
+    }
+}
+
+impl World {
+    /// Starts providers of these names.
+    pub(crate) async fn of(names: &[&'static str]) -> Self {
+        Self::with_limits(names, Limits::default()).await
+    }
+
+    /// Starts providers that take only so much.
+    pub(crate) async fn with_limits(names: &[&'static str], limits: Limits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let ip = own_address();
+        let mut listeners = Vec::new();
+        for &name in names {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new([name.to_owned()]).unwrap();
+            let chain = params.signed_by(&key, &ca).unwrap().pem();
+            let tls = tls_config(chain.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+            let listener = Listener::bind(SocketAddr::new(ip, 0), tls.clone()).await;
+            listeners.push((name, tls, listener.unwrap()));
+        }
+        let overrides: Vec<_> = listeners
+            .iter()
+            .map(|(name, _, listener)| Override {
+                host: (*name).to_owned(),
+                address: listener.address(),
+            })
+            .collect();
+        let mut providers = BTreeMap::new();
+        for (name, tls, listener) in listeners {
+            let options = HttpsOptions {
+                extra_roots_pem: vec![ca.pem().into_bytes()],
+                overrides: overrides.clone(),
+                allow_private_addresses: true,
+                timeout: Duration::from_millis(limits.peer_request_ms),
+            };
+            let mut provider = Provider {
+                name,
+                address: listener.address(),
+                tls,
+                secret: SecretKeys::generate(&*Environment::system().random),
+                limits: limits.clone(),
+                path: folder.path().join(format!("{name}.sqlite")),
+                wire: Arc::new(Wire::over(HttpsTransport::new(&options).unwrap())),
+                listening: None,
+                running: None,
+            };
+            provider.run().await;
+            provider.serve(listener);
+            providers.insert(name, provider);
+        }
+        Self {
+            folder,
+            ca_pem: ca.pem(),
+            providers,
+        }
+    }
+
+    pub(crate) fn provider(&self, name: &str) -> &Provider {
+        &self.providers[name]
+    }
+
+    pub(crate) fn provider_mut(&mut self, name: &str) -> &mut Provider {
+        self.providers.get_mut(name).unwrap()
+    }
+
+    fn options(&self, provider: &ProviderName) -> ConnectOptions {
+        let address = self.provider(provider.as_str()).address;
+        ConnectOptions::new(provider.clone())
+            .root_certificate_pem(self.ca_pem.clone())
+            .resolve(provider.as_str(), address)
+            .timeout(PATIENCE)
+    }
+
+    /// The first client of a new user, as `user@provider`, with KeyPackages at its provider.
+    pub(crate) async fn user(&self, name: &str) -> Client {
+        let user = user_id(name);
+        let path = self.folder.path().join(format!("{name}-phone"));
+        let options = self.options(&user.provider());
+        let client = Client::register(options, path, &user, "phone").await;
+        let client = client.unwrap();
+        client.refill_key_packages(4).await.unwrap();
+        client
+    }
+
+    /// A further client of a user.
+    pub(crate) async fn device(&self, of: &Client, device: &str) -> Client {
+        let user = of.user_id();
+        let path = self.folder.path().join(format!("{}-{device}", user.user()));
+        let id = ClientId::new(user, device).unwrap();
+        let new = NewDevice::prepare(self.options(&user.provider()), path, id);
+        let new = new.await.unwrap();
+        let authorization = of.authorize(&new.request()).unwrap();
+        let client = new.register(authorization).await.unwrap();
+        client.refill_key_packages(4).await.unwrap();
+        client
+    }
+
+    /// A group of `creator` with all of these users, who have not fetched their Welcomes yet.
+    pub(crate) async fn group(&self, creator: &Client, others: &[&Client]) -> moh_client::GroupId {
+        let group = creator.create_group().await.unwrap();
+        for other in others {
+            let consented = other.set_consent(creator.user_id(), true).await;
+            consented.unwrap();
+            let added = creator.add_user(&group, other.user_id()).await;
+            added.unwrap();
+        }
+        group
+    }
+
+    /// Ends everything.
+    pub(crate) async fn end(mut self) {
+        for provider in self.providers.values_mut() {
+            provider.stop().await;
+        }
+    }
+}
+
+impl Provider {
+    pub(crate) fn node(&self) -> &Node {
+        &self.running.as_ref().expect("it runs").node
+    }
+
+    pub(crate) fn store(&self) -> &Embedded {
+        &self.running.as_ref().expect("it runs").store
+    }
+
+    /// Its keys, for requests in its name.
+    pub(crate) fn keys(&self) -> Keys {
+        Keys::new(self.name.parse().unwrap(), &self.secret).unwrap()
+    }
+
+    /// The file with what is durable.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    async fn run(&mut self) {
+        // The connections of its last life may take a moment to let go of the file.
+        let deadline = Instant::now() + PATIENCE;
+        let store = loop {
+            match Embedded::open(&self.path, EmbeddedOptions::default()) {
+                Ok(store) => break Arc::new(store),
+                Err(error) if Instant::now() > deadline => panic!("{error}"),
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        let name: ProviderName = self.name.parse().unwrap();
+        let node = Node::start(Parts {
+            ds_domain: format!("{name}:{}", self.address.port()),
+            keys: self.keys(),
+            name,
+            limits: self.limits.clone(),
+            open_registration: true,
+            environment: Environment::system(),
+            store: store.clone(),
+            transport: self.wire.clone(),
+            observer: Arc::new(Unobserved),
+        });
+        let node = node.await.unwrap();
+        self.running = Some(Running { node, store });
+    }
+
+    fn serve(&mut self, listener: Listener) {
+        let stop = CancellationToken::new();
+        let served = tokio::spawn(listener.serve(self.node().clone(), stop.clone()));
+        self.listening = Some(Listening { stop, served });
+    }
+
+    /// Takes no connections any more, and ends those that there are.
+    pub(crate) async fn unplug(&mut self) {
+        if let Some(Listening { stop, served }) = self.listening.take() {
+            stop.cancel();
+            served.await.unwrap();
+        }
+    }
+
+    /// Takes connections again, at the same address.
+    pub(crate) async fn plug_in(&mut self) {
+        let listener = Listener::bind(self.address, self.tls.clone()).await;
+        self.serve(listener.unwrap());
+    }
+
+    /// Ends.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(Running { node, store }) = self.running.take() {
+            tokio::join!(node.stop(), self.unplug());
+            drop((node, store));
+        }
+    }
+
+    /// Starts again, with the same store, keys and address.
+    pub(crate) async fn start(&mut self) {
+        self.run().await;
+        self.plug_in().await;
+    }
+}
+
+/// `user@provider`.
+pub(crate) fn user_id(name: &str) -> UserId {
+    let (user, provider) = name.split_once('@').unwrap();
+    UserId::new(&provider.parse().unwrap(), user).unwrap()
+}
