@@ -7,10 +7,6 @@ use crate::change::{Change, Client, Expect, Write};
 use crate::crypto;
 use crate::error::Refusal;
 use crate::node::Node;
-use crate::store::CommitError;
-
-/// A registration that others race with is tried this often.
-const TRIES: usize = 8;
 
 impl Node {
     /// Registers a client, whose request is signed by the key that it brings. The first client
@@ -24,11 +20,7 @@ impl Node {
         client_id: &ClientId,
         register: &Register,
     ) -> Result<Attestation, Refusal> {
-        let Register {
-            scheme,
-            signature_key,
-            authorization,
-        } = register;
+        let scheme = &register.scheme;
         let known = [
             SignatureScheme::ED25519,
             SignatureScheme::ECDSA_SECP256R1_SHA256,
@@ -41,52 +33,62 @@ impl Node {
         if client_id.provider() != *self.name() {
             return Err(Refusal::Unauthorized("this client is of another provider"));
         }
-        for _ in 0..TRIES {
-            let now = self.now_ms();
-            if let Some(client) = self.store().client(client_id).await? {
-                if client.scheme != *scheme || client.signature_key != *signature_key {
-                    return Err(Refusal::Unauthorized("a client of this name is registered"));
-                }
-                return Ok(self.keys().attest(client_id, *scheme, signature_key, now));
+        self.commit_decided(|| self.admit(client_id, register))
+            .await
+    }
+
+    async fn admit(
+        &self,
+        client_id: &ClientId,
+        register: &Register,
+    ) -> Result<(Change, Attestation), Refusal> {
+        let Register {
+            scheme,
+            signature_key,
+            authorization,
+        } = register;
+        let now = self.now_ms();
+        let attestation = self.keys().attest(client_id, *scheme, signature_key, now);
+        if let Some(client) = self.store().client(client_id).await? {
+            if client.scheme != *scheme || client.signature_key != *signature_key {
+                return Err(Refusal::Unauthorized("a client of this name is registered"));
             }
-            let user = client_id.user_id();
-            let clients = self.store().clients(&user).await?;
-            let count = u32::try_from(clients.len()).unwrap_or(u32::MAX);
-            if count == 0 {
-                if !self.registration_is_open() {
-                    return Err(Refusal::Unauthorized("this provider takes no new users"));
-                }
-            } else {
-                let word = authorization.as_ref().ok_or(Refusal::Unauthorized(
-                    "another client of this user has to authorize this one",
-                ))?;
-                self.check_authorization(client_id, register, word).await?;
+            return Ok((Change::default(), attestation));
+        }
+        let user = client_id.user_id();
+        let clients = self.store().clients(&user).await?;
+        let count = u32::try_from(clients.len()).unwrap_or(u32::MAX);
+        match authorization {
+            _ if count == 0 && self.registration_is_open() => {}
+            _ if count == 0 => {
+                return Err(Refusal::Unauthorized("this provider takes no new users"));
             }
-            if count >= self.limits().max_clients_per_user {
-                return Err(Refusal::LimitExceeded("this user has too many clients"));
-            }
-            let client = Client {
-                scheme: *scheme,
-                signature_key: signature_key.clone(),
-                registered_at: now,
-            };
-            let change = Change {
-                expect: vec![
-                    Expect::NoClient(client_id.clone()),
-                    Expect::ClientCount(user, count),
-                ],
-                writes: vec![Write::Client {
-                    client_id: client_id.clone(),
-                    client,
-                }],
-            };
-            match self.commit(change).await {
-                Ok(()) => return Ok(self.keys().attest(client_id, *scheme, signature_key, now)),
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
+            Some(word) => self.check_authorization(client_id, register, word).await?,
+            None => {
+                let what = "another client of this user has to authorize this one";
+                return Err(Refusal::Unauthorized(what));
             }
         }
-        Err(CommitError::Conflict.into())
+        if count >= self.limits().max_clients_per_user {
+            return Err(Refusal::LimitExceeded("this user has too many clients"));
+        }
+        let (scheme, signature_key) = (*scheme, signature_key.clone());
+        let client = Client {
+            scheme,
+            signature_key,
+            registered_at: now,
+        };
+        let change = Change {
+            expect: vec![
+                Expect::NoClient(client_id.clone()),
+                Expect::ClientCount(user, count),
+            ],
+            writes: vec![Write::Client {
+                client_id: client_id.clone(),
+                client,
+            }],
+        };
+        Ok((change, attestation))
     }
 
     async fn check_authorization(

@@ -10,10 +10,6 @@ use crate::authenticate::{Claimed, Repeats};
 use crate::change::{Change, Expect, Write};
 use crate::error::Refusal;
 use crate::node::Node;
-use crate::store::CommitError;
-
-/// A batch that races with its own repetition is tried this often.
-const TRIES: usize = 8;
 
 impl Node {
     /// Takes deliveries, in order, up to and including the first whose audience is not known.
@@ -33,24 +29,12 @@ impl Node {
         if wrong_endpoint {
             return Err(Refusal::WrongEndpoint(Endpoint::ConnectionRequest.path()));
         }
-        for _ in 0..TRIES {
-            let (change, results) = self.take(&request).await?;
-            let taken = if change.writes.is_empty() {
-                Ok(())
-            } else {
-                self.commit(change).await
-            };
-            match taken {
-                Ok(()) => {
-                    let results = List::new(results).expect("not more than deliveries");
-                    let version = DsProtocolVersion::MOH1;
-                    return Ok(QueueingServiceResponse { version, results });
-                }
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(CommitError::Conflict.into())
+        let results = self.commit_decided(|| self.take(&request)).await?;
+        let results = List::new(results).expect("not more than deliveries");
+        Ok(QueueingServiceResponse {
+            version: DsProtocolVersion::MOH1,
+            results,
+        })
     }
 
     async fn take(

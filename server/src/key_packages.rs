@@ -12,10 +12,6 @@ use crate::change::{Change, Expect, Write};
 use crate::error::Refusal;
 use crate::group::{Checks, KeyLookup, check_key_package};
 use crate::node::Node;
-use crate::store::CommitError;
-
-/// Requests that race for the same KeyPackages are tried this often.
-const TRIES: usize = 64;
 
 impl Node {
     /// Takes KeyPackages of a client, all of them or none.
@@ -100,33 +96,24 @@ impl Node {
                 "a target is of another provider".to_owned(),
             ));
         }
-        for _ in 0..TRIES {
-            let mut change = Change::default();
-            let mut users = Vec::new();
-            for target in &request.targets {
-                users.push(
-                    self.user_key_packages(target, &request, &mut change)
-                        .await?,
-                );
-            }
-            let taken = if change.writes.is_empty() {
-                Ok(())
-            } else {
-                self.commit(change).await
-            };
-            match taken {
-                Ok(()) => {
-                    let users = List::new(users).expect("as many as targets");
-                    return Ok(KeyPackageResponse {
-                        version: DsProtocolVersion::MOH1,
-                        users,
-                    });
-                }
-                Err(CommitError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
+        let users = self.commit_decided(|| self.hand_out(&request)).await?;
+        let users = List::new(users).expect("as many as targets");
+        Ok(KeyPackageResponse {
+            version: DsProtocolVersion::MOH1,
+            users,
+        })
+    }
+
+    async fn hand_out(
+        &self,
+        request: &GroupKeyPackageRequest,
+    ) -> Result<(Change, Vec<UserKeyPackages>), Refusal> {
+        let mut change = Change::default();
+        let mut users = Vec::new();
+        for target in &request.targets {
+            users.push(self.user_key_packages(target, request, &mut change).await?);
         }
-        Err(CommitError::Conflict.into())
+        Ok((change, users))
     }
 
     async fn user_key_packages(

@@ -11,6 +11,7 @@ use crate::authenticate::Nonces;
 use crate::change::{Change, Write};
 use crate::clock::{DAY_MS, Environment, Random};
 use crate::deliver::Written;
+use crate::error::Refusal;
 use crate::federation::{Federation, Transport};
 use crate::group::KeyLookup;
 use crate::groups::Groups;
@@ -21,6 +22,8 @@ use crate::outbox::Outbox;
 use crate::queue::Queues;
 use crate::store::{CommitError, Store, StoreError};
 
+/// A decision that others race with is made this often.
+const TRIES: usize = 64;
 /// How often what nobody needs any more is removed from the store.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -150,6 +153,30 @@ impl Node {
                 "a commit was cut off: {error}"
             ))))
         })
+    }
+
+    /// Decides and commits; decides again on fresh state while others change what the decision
+    /// was based on.
+    ///
+    /// # Errors
+    /// The refusal that was decided on; `unavailable` when the store fails, or others are faster
+    /// every time.
+    pub(crate) async fn commit_decided<T, F>(&self, decide: impl Fn() -> F) -> Result<T, Refusal>
+    where
+        F: Future<Output = Result<(Change, T), Refusal>>,
+    {
+        for _ in 0..TRIES {
+            let (change, answer) = decide().await?;
+            if change.writes.is_empty() {
+                return Ok(answer);
+            }
+            match self.commit(change).await {
+                Ok(()) => return Ok(answer),
+                Err(CommitError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CommitError::Conflict.into())
     }
 
     fn whom_to_tell(&self, change: &Change) -> (Vec<crate::queue::Members>, Vec<ProviderName>) {
