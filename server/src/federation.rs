@@ -89,6 +89,10 @@ struct Peer {
     ds_domain: Option<(Result<String, Unreachable>, u64)>,
     keys: Option<Keys>,
     keys_asked_at: Option<u64>,
+    /// How often keys have been fetched.
+    keys_fetched: u64,
+    /// Held by whoever fetches them.
+    fetching_keys: Arc<tokio::sync::Mutex<()>>,
     drops_get_bodies: bool,
 }
 
@@ -250,11 +254,19 @@ impl Federation {
         })
     }
 
-    /// Asks a provider for its keys, when that was not done a moment ago.
+    /// Asks a provider for its keys, when that was not done a moment ago. Who comes while that is
+    /// being done waits for it.
     ///
     /// # Errors
     /// When there is no answer, or it may not be asked again yet.
     pub async fn fetch_keys(&self, name: &ProviderName) -> Result<(), Unreachable> {
+        let (fetching, before) = self.with_peer(name, |peer| {
+            (Arc::clone(&peer.fetching_keys), peer.keys_fetched)
+        });
+        let _fetching = fetching.lock().await;
+        if self.with_peer(name, |peer| peer.keys_fetched) != before {
+            return Ok(());
+        }
         let now = self.environment.now_ms();
         let may = self.with_peer(name, |peer| {
             let may = peer
@@ -290,7 +302,10 @@ impl Federation {
             Ok((keys, max_age)) => {
                 let life = max_age.map_or(KEYS_LIFE_MS, |s| s.saturating_mul(SECOND_MS));
                 let good_until = now + life.clamp(KEYS_FETCH_INTERVAL_MS, MAX_KEYS_LIFE_MS);
-                self.with_peer(name, |peer| peer.keys = Some(Keys { keys, good_until }));
+                self.with_peer(name, |peer| {
+                    peer.keys = Some(Keys { keys, good_until });
+                    peer.keys_fetched += 1;
+                });
                 Ok(())
             }
             Err(error) => {
