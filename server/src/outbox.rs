@@ -95,8 +95,14 @@ impl Node {
             max_batch: MAX_BATCH,
         };
         let mut failures = 0u32;
+        let stopping = self.stopping();
         loop {
-            let wait = match sender.deliver_what_waits().await {
+            // An attempt that is cut off is made again after the next start.
+            let progress = tokio::select! {
+                progress = sender.deliver_what_waits() => progress,
+                () = stopping.cancelled() => return,
+            };
+            let wait = match progress {
                 Ok(Progress::Empty) => None,
                 Ok(Progress::Some) => {
                     failures = 0;
@@ -118,7 +124,6 @@ impl Node {
                     Some(self.backoff(failures, None))
                 }
             };
-            let stopping = self.stopping();
             match wait {
                 None => tokio::select! {
                     () = lane.new.notified() => {}
