@@ -60,16 +60,29 @@ impl Groups {
         let before = std::mem::replace(weight, bytes);
         cached.bytes = cached.bytes - before + bytes;
         while cached.bytes > self.max_bytes && cached.slots.len() > 1 {
-            if let Some((_, (_, weight))) = cached.slots.pop_lru() {
+            let unused = |(_, (slot, _)): &(&GroupId, &(Arc<Slot>, u64))| !is_in_use(slot);
+            let Some(oldest) = cached.slots.iter().rev().find(unused) else {
+                break;
+            };
+            let oldest = oldest.0.clone();
+            if let Some((_, weight)) = cached.slots.pop(&oldest) {
                 cached.bytes -= weight;
             }
         }
     }
 
+    /// Takes a group out of the cache, whose slot is empty and held by the caller. Where others
+    /// wait for the slot, it stays, for them to load the group into.
     fn forget(&self, group_id: &GroupId) {
         let mut cached = self.cached();
-        if let Some((_, weight)) = cached.slots.pop(group_id) {
-            cached.bytes -= weight;
+        let Some((slot, weight)) = cached.slots.peek_mut(group_id) else {
+            return;
+        };
+        let weight = std::mem::take(weight);
+        let others_wait = Arc::strong_count(slot) > 2;
+        cached.bytes -= weight;
+        if !others_wait {
+            cached.slots.pop(group_id);
         }
     }
 
@@ -131,6 +144,12 @@ impl Groups {
         *slot.write().await = None;
         self.forget(group_id);
     }
+}
+
+/// Whether anybody besides the cache has the slot. Such a slot stays: were there two slots of one
+/// group, what is in one of them would be out of date.
+fn is_in_use(slot: &Arc<Slot>) -> bool {
+    Arc::strong_count(slot) > 1
 }
 
 async fn load(store: &dyn Store, group_id: &GroupId) -> Result<Group, Refusal> {
