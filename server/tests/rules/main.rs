@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod add_users;
+mod cache;
 mod create_group;
 mod device;
 mod parts;

@@ -223,11 +223,6 @@ pub(crate) fn add(key_package: &KeyPackage) -> Vec<u8> {
     [&[1, 0, 1][..], &key_package.inner.encode()].concat()
 }
 
-/// A ProposalOrRef with a Remove by value.
-pub(crate) fn remove(leaf: u32) -> Vec<u8> {
-    [&[1, 0, 3][..], &leaf.to_be_bytes()].concat()
-}
-
 /// Section 12.4.3.1: an MLSMessage with one.
 #[derive(Clone, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub(crate) struct Welcome {

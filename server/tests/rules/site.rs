@@ -81,10 +81,14 @@ impl Site {
     }
 
     pub(crate) async fn with_limits(limits: Limits) -> Self {
+        Self::with(limits, EmbeddedOptions::default()).await
+    }
+
+    pub(crate) async fn with(limits: Limits, options: EmbeddedOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let secret = secret_keys();
         let path = folder.path().join("a.sqlite");
-        let store = Arc::new(Embedded::open(path, EmbeddedOptions::default()).unwrap());
+        let store = Arc::new(Embedded::open(path, options).unwrap());
         let mut homes: BTreeMap<_, _> = OTHERS.map(|name| (name, home_of(name))).into();
         let node = Node::start(Parts {
             name: "a.example".parse().unwrap(),

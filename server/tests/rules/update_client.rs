@@ -80,74 +80,78 @@ async fn what_is_in_the_commit() {
     scene.goes_on().await;
 }
 
+type Edit = fn(&mut parts::Leaf, &crate::device::Device);
+
+const VIOLATION: DsErrorCode = DsErrorCode::POLICY_VIOLATION;
+const UNAUTHENTICATED: DsErrorCode = DsErrorCode::UNAUTHENTICATED;
+
+/// What is wrong with a leaf, and with nothing else.
+const LEAVES: [(&str, DsErrorCode, Edit); 9] = [
+    ("another client of the user", VIOLATION, |leaf, device| {
+        let id: moh_messages::ClientId = "mimi://b.example/d/bob/laptop".parse().unwrap();
+        let key = device.public_key();
+        let attestation = device
+            .home
+            .keys
+            .attest(&id, device.scheme(), &key, now_ms());
+        leaf.identity = parts::bytes(id.as_str().as_bytes());
+        leaf.set(extension_type::ATTESTATION, &attestation);
+    }),
+    ("no queue_config", VIOLATION, |leaf, _| {
+        leaf.without(extension_type::QUEUE_CONFIG);
+    }),
+    ("a queue at another provider", VIOLATION, |leaf, device| {
+        let mut queue = device.says().queue;
+        queue.provider = "a.example".parse().unwrap();
+        leaf.set(extension_type::QUEUE_CONFIG, &queue);
+    }),
+    ("no moh", VIOLATION, |leaf, _| {
+        leaf.without(extension_type::MOH);
+    }),
+    ("no attestation", UNAUTHENTICATED, |leaf, _| {
+        leaf.without(extension_type::ATTESTATION);
+    }),
+    (
+        "an attestation that was changed",
+        UNAUTHENTICATED,
+        |leaf, _| {
+            let mut attestation = leaf.attestation();
+            attestation.not_after -= 1;
+            leaf.set(extension_type::ATTESTATION, &attestation);
+        },
+    ),
+    (
+        "an attestation that has expired",
+        UNAUTHENTICATED,
+        |leaf, device| {
+            let mut attestation = leaf.attestation();
+            attestation.not_after = now_ms() - 1;
+            attestation.not_before -= 1000;
+            let attestation = device.home.sign(attestation);
+            leaf.set(extension_type::ATTESTATION, &attestation);
+        },
+    ),
+    (
+        "an attestation for another client",
+        UNAUTHENTICATED,
+        |leaf, device| {
+            let mut attestation = leaf.attestation();
+            attestation.client_id = "mimi://b.example/d/bob/laptop".parse().unwrap();
+            let attestation = device.home.sign(attestation);
+            leaf.set(extension_type::ATTESTATION, &attestation);
+        },
+    ),
+    ("more than 4 KiB", DsErrorCode::LIMIT_EXCEEDED, |leaf, _| {
+        let types = [&leaf.extension_types[..], &[0xF4FF]].concat();
+        leaf.extension_types = moh_messages::List::new(types).unwrap();
+        set(&mut leaf.extensions, 0xF4FF, Some(vec![0; 4000]));
+    }),
+];
+
 #[tokio::test]
 async fn the_leaf_in_the_path() {
-    type Edit = fn(&mut parts::Leaf, &crate::device::Device);
     let mut scene = Scene::set().await;
-    let violation = DsErrorCode::POLICY_VIOLATION;
-    let unauthenticated = DsErrorCode::UNAUTHENTICATED;
-    let cases: [(&str, DsErrorCode, Edit); 9] = [
-        ("another client of the user", violation, |leaf, device| {
-            let id: moh_messages::ClientId = "mimi://b.example/d/bob/laptop".parse().unwrap();
-            let key = device.public_key();
-            let attestation = device
-                .home
-                .keys
-                .attest(&id, device.scheme(), &key, now_ms());
-            leaf.identity = parts::bytes(id.as_str().as_bytes());
-            leaf.set(extension_type::ATTESTATION, &attestation);
-        }),
-        ("no queue_config", violation, |leaf, _| {
-            leaf.without(extension_type::QUEUE_CONFIG);
-        }),
-        ("a queue at another provider", violation, |leaf, device| {
-            let mut queue = device.says().queue;
-            queue.provider = "a.example".parse().unwrap();
-            leaf.set(extension_type::QUEUE_CONFIG, &queue);
-        }),
-        ("no moh", violation, |leaf, _| {
-            leaf.without(extension_type::MOH);
-        }),
-        ("no attestation", unauthenticated, |leaf, _| {
-            leaf.without(extension_type::ATTESTATION);
-        }),
-        (
-            "an attestation that was changed",
-            unauthenticated,
-            |leaf, _| {
-                let mut attestation = leaf.attestation();
-                attestation.not_after -= 1;
-                leaf.set(extension_type::ATTESTATION, &attestation);
-            },
-        ),
-        (
-            "an attestation that has expired",
-            unauthenticated,
-            |leaf, device| {
-                let mut attestation = leaf.attestation();
-                attestation.not_after = now_ms() - 1;
-                attestation.not_before -= 1000;
-                let attestation = device.home.sign(attestation);
-                leaf.set(extension_type::ATTESTATION, &attestation);
-            },
-        ),
-        (
-            "an attestation for another client",
-            unauthenticated,
-            |leaf, device| {
-                let mut attestation = leaf.attestation();
-                attestation.client_id = "mimi://b.example/d/bob/laptop".parse().unwrap();
-                let attestation = device.home.sign(attestation);
-                leaf.set(extension_type::ATTESTATION, &attestation);
-            },
-        ),
-        ("more than 4 KiB", DsErrorCode::LIMIT_EXCEEDED, |leaf, _| {
-            let types = [&leaf.extension_types[..], &[0xF4FF]].concat();
-            leaf.extension_types = moh_messages::List::new(types).unwrap();
-            set(&mut leaf.extensions, 0xF4FF, Some(vec![0; 4000]));
-        }),
-    ];
-    for (what, code, edit) in cases {
+    for (what, code, edit) in LEAVES {
         let mut made = scene.made();
         let device = scene.bob.device.clone();
         made.edit(&device, |commit| {

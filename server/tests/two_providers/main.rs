@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod concurrency;
+mod deliveries;
 mod listen;
+mod restarts;
 mod whole_path;
 mod wire;
 mod world;

@@ -36,6 +36,13 @@ impl Wire {
         self.silent.lock().unwrap().insert(host.to_owned());
     }
 
+    /// How many requests of any kind were made to a host.
+    pub(crate) fn requests(&self, host: &str) -> usize {
+        let sent = self.sent.lock().unwrap();
+        let to_host = sent.iter().filter(|request| name_of(&request.host) == host);
+        to_host.count()
+    }
+
     /// Requests for deliveries that were made to a host, each attempt.
     pub(crate) fn batches(&self, host: &str) -> Vec<QueueingServiceRequest> {
         let sent = self.sent.lock().unwrap();

@@ -1,0 +1,293 @@
+//! Many at once: what is handed out, who wins an epoch, and in which order messages stand.
+
+use std::collections::BTreeSet;
+
+use moh_client::{Client, Error, GroupId};
+use moh_messages::{
+    CipherSuite, ClientKeyPackageStatus, DsProtocolVersion, Endpoint, GroupKeyPackageRequest,
+    KeyPackageResponse, List, Message, Opaque, ProviderAuth, UserId, UserKeyPackageStatus,
+};
+use moh_server::store::Store;
+use moh_server::{Environment, Limits};
+
+use crate::listen::{agree, hear_some, hear_until, queue, say, texts, until};
+use crate::world::{Provider, World, user_id};
+
+/// A request of a.example for KeyPackages of a user of b.example, signed.
+fn request(a: &Provider, requester: &UserId, target: &UserId) -> Vec<u8> {
+    let mut request = GroupKeyPackageRequest {
+        version: DsProtocolVersion::MOH1,
+        sender: requester.provider(),
+        recipient: target.provider(),
+        requester: requester.clone(),
+        targets: List::new(vec![target.clone()]).unwrap(),
+        clients: List::empty(),
+        cipher_suites: List::new(vec![CipherSuite::X25519_AES128GCM_ED25519]).unwrap(),
+        connection_token: Opaque::empty(),
+        provider_auth: ProviderAuth::blank(),
+    };
+    let environment = Environment::system();
+    let endpoint = Endpoint::GroupKeyPackages;
+    a.keys()
+        .sign_request(&environment, endpoint, &mut request, |r| {
+            Some(&mut r.provider_auth)
+        });
+    request.encode()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn key_packages_are_handed_out_once() {
+    const HANDED_OUT: usize = 4;
+    const REQUESTS: usize = 24;
+    let world = World::of(&["a.example", "b.example"]).await;
+    let bob = world.user("bob@b.example").await;
+    let alice = user_id("alice@a.example");
+    bob.set_consent(&alice, true).await.unwrap();
+    let b = world.provider("b.example").node().clone();
+    let asked = (0..REQUESTS).map(|_| {
+        let b = b.clone();
+        let body = request(world.provider("a.example"), &alice, bob.user_id());
+        tokio::spawn(async move { b.answer(Endpoint::GroupKeyPackages, &body).await })
+    });
+    let mut once = BTreeSet::new();
+    let mut again = Vec::new();
+    for answer in asked.collect::<Vec<_>>() {
+        let answer = answer.await.unwrap();
+        let response = KeyPackageResponse::decode(&answer.body).unwrap();
+        let [user] = &response.users[..] else {
+            panic!("{response:?}");
+        };
+        assert_eq!(user.status, UserKeyPackageStatus::Success);
+        let [client] = &user.clients[..] else {
+            panic!("{response:?}");
+        };
+        let ClientKeyPackageStatus::Success { key_package } = &client.status else {
+            panic!("{response:?}");
+        };
+        let bytes = key_package.as_slice().to_vec();
+        if !once.insert(bytes.clone()) {
+            again.push(bytes);
+        }
+    }
+    assert_eq!(once.len(), HANDED_OUT + 1, "one of them is the last resort");
+    again.dedup();
+    assert_eq!(
+        again.len(),
+        1,
+        "the last resort is the only one that comes twice"
+    );
+    let left = world.provider("b.example").store();
+    let left = left.count_key_packages(bob.client_id(), Environment::system().now_ms());
+    assert_eq!(left.await.unwrap(), 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn no_consent_and_no_such_user_are_the_same_answer() {
+    let world = World::of(&["a.example", "b.example"]).await;
+    world.user("bob@b.example").await;
+    let alice = user_id("alice@a.example");
+    let mut answers = Vec::new();
+    for name in ["bob@b.example", "bab@b.example"] {
+        let body = request(world.provider("a.example"), &alice, &user_id(name));
+        let b = world.provider("b.example").node();
+        let answer = b.answer(Endpoint::GroupKeyPackages, &body).await;
+        let mut response = KeyPackageResponse::decode(&answer.body)
+            .unwrap()
+            .users
+            .into_vec();
+        let user = response.pop().unwrap();
+        assert_eq!(user.user, user_id(name));
+        answers.push((answer.status, user.status, user.clients));
+    }
+    let none = (200, UserKeyPackageStatus::NoConsent, List::empty());
+    assert_eq!(answers, [none.clone(), none]);
+    world.end().await;
+}
+
+/// Four users of two providers in one group, who have all joined.
+async fn four(world: &World) -> (GroupId, [Client; 4]) {
+    let alice = world.user("alice@a.example").await;
+    let amy = world.user("amy@a.example").await;
+    let bob = world.user("bob@b.example").await;
+    let ben = world.user("ben@b.example").await;
+    let group = world.group(&alice, &[&amy, &bob, &ben]).await;
+    let clients = [alice, amy, bob, ben];
+    for client in &clients[1..] {
+        reach(client, &group, 3).await;
+    }
+    (group, clients)
+}
+
+/// Takes what comes until the client is in this epoch.
+async fn reach(client: &Client, group: &GroupId, epoch: u64) {
+    until("the epoch", async || {
+        client
+            .receive(std::time::Duration::from_millis(100))
+            .await
+            .unwrap();
+        client.epoch(group).await.is_ok_and(|at| at >= epoch)
+    })
+    .await;
+}
+
+async fn update(client: &Client, group: &GroupId) -> u64 {
+    loop {
+        match client.update(group).await {
+            Ok(accepted) => return accepted.epoch,
+            Err(Error::Outrun { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn exactly_one_commit_wins_each_epoch() {
+    const EACH: usize = 3;
+    let world = World::of(&["a.example", "b.example"]).await;
+    let (group, clients) = four(&world).await;
+    let before = agree(&group, &clients.each_ref()).await;
+    let tasks = clients.clone().map(|client| {
+        let group = group.clone();
+        tokio::spawn(async move {
+            let mut won = Vec::new();
+            for _ in 0..EACH {
+                won.push(update(&client, &group).await);
+            }
+            won
+        })
+    });
+    let mut won = Vec::new();
+    for task in tasks {
+        won.extend(task.await.unwrap());
+    }
+    won.sort_unstable();
+    let last = before + 4 * EACH as u64;
+    assert_eq!(won, (before + 1..=last).collect::<Vec<_>>());
+    for client in &clients {
+        reach(client, &group, last).await;
+    }
+    assert_eq!(agree(&group, &clients.each_ref()).await, last);
+    for from in &clients {
+        let others: Vec<_> = clients
+            .iter()
+            .filter(|client| client.client_id() != from.client_id())
+            .collect();
+        say(&group, from, &others, "after all of it").await;
+    }
+    world.end().await;
+}
+
+/// What two queues have in common, in the order of each.
+fn common(one: &[Vec<u8>], other: &[Vec<u8>]) -> [Vec<Vec<u8>>; 2] {
+    let in_both = |queue: &[Vec<u8>], other: &[Vec<u8>]| {
+        let payloads = queue.iter().filter(|payload| other.contains(payload));
+        payloads.cloned().collect()
+    };
+    [in_both(one, other), in_both(other, one)]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn all_members_see_the_same_order() {
+    const EACH: usize = 8;
+    let world = World::of(&["a.example", "b.example"]).await;
+    let (group, clients) = four(&world).await;
+    let places = ["a.example", "a.example", "b.example", "b.example"];
+    let mut before = Vec::new();
+    for (client, place) in clients.iter().zip(places) {
+        before.push(queue(world.provider(place), client).await.len());
+    }
+    let tasks = clients.clone().map(|client| {
+        let group = group.clone();
+        tokio::spawn(async move {
+            for number in 0..EACH {
+                client.send(&group, number.to_string()).await.unwrap();
+            }
+        })
+    });
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let mut queues = Vec::new();
+    for ((client, place), before) in clients.iter().zip(places).zip(before) {
+        let provider = world.provider(place);
+        let arrived = async || queue(provider, client).await.len() >= before + 3 * EACH;
+        until("all messages are in the queue", arrived).await;
+        queues.push(queue(provider, client).await.split_off(before));
+    }
+    for one in 0..4 {
+        for other in one + 1..4 {
+            let [one, other] = common(&queues[one], &queues[other]);
+            assert_eq!(one.len(), 2 * EACH);
+            assert!(one == other, "the same messages, in another order");
+        }
+    }
+    let mut heard = Vec::new();
+    for client in &clients {
+        let events = hear_some(client, 3 * EACH).await;
+        let texts = texts(&events);
+        assert_eq!(texts.iter().collect::<BTreeSet<_>>().len(), 3 * EACH);
+        heard.push(texts);
+    }
+    let by_others = |of: usize, not: [usize; 2]| {
+        let not = not.map(|place| clients[place].client_id().clone());
+        let texts = heard[of].iter().filter(move |text| !not.contains(&text.0));
+        texts.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(by_others(0, [0, 2]), by_others(2, [0, 2]));
+    assert_eq!(by_others(1, [1, 3]), by_others(3, [1, 3]));
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn groups_that_do_not_stay_in_memory() {
+    const ROUNDS: usize = 12;
+    let limits = Limits {
+        max_cached_groups_bytes: 1,
+        ..Limits::default()
+    };
+    let world = World::with_limits(&["a.example", "b.example"], limits).await;
+    let alice = world.user("alice@a.example").await;
+    let bob = world.user("bob@b.example").await;
+    let carol = world.user("carol@b.example").await;
+    let groups = [
+        world.group(&alice, &[&bob]).await,
+        world.group(&alice, &[&bob]).await,
+        world.group(&alice, &[&bob]).await,
+    ];
+    for group in &groups {
+        reach(&bob, group, 1).await;
+    }
+    let tasks = groups.clone().map(|group| {
+        let (alice, bob) = (alice.clone(), bob.clone());
+        tokio::spawn(async move {
+            for round in 0..ROUNDS {
+                let by = if round % 2 == 0 { &alice } else { &bob };
+                update(by, &group).await;
+                by.send(&group, round.to_string()).await.unwrap();
+            }
+        })
+    });
+    for task in tasks {
+        task.await.unwrap();
+    }
+    carol.set_consent(bob.user_id(), true).await.unwrap();
+    for group in &groups {
+        let last = 1 + ROUNDS as u64;
+        reach(&bob, group, last).await;
+        bob.add_user(group, carol.user_id()).await.unwrap();
+        reach(&alice, group, last + 1).await;
+        reach(&carol, group, last + 1).await;
+        agree(group, &[&alice, &bob, &carol]).await;
+    }
+    for group in &groups {
+        // They have heard all of each other meanwhile, in whatever group.
+        carol.send(group, "I have the tree").await.unwrap();
+        for client in [&alice, &bob] {
+            let heard = hear_until(client, "I have the tree").await;
+            assert_eq!(texts(&heard).last().unwrap().0, *carol.client_id());
+            assert!(heard.iter().all(|event| event.group() == Some(group)));
+        }
+    }
+    world.end().await;
+}
