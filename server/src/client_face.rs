@@ -100,7 +100,7 @@ impl Node {
         } = forward;
         let body = self.signed(client, &destination, endpoint, request.as_slice())?;
         let (http_status, response) = if destination == *self.name() {
-            let answer = Box::pin(self.answer(endpoint, &body)).await;
+            let answer = Box::pin(self.answer(endpoint, body.into())).await;
             (answer.status, answer.body)
         } else {
             let asked = self

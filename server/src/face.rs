@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use moh_messages::{
     ConnectionKeyPackageRequest, DsError, DsProtocolVersion, DsRequest, DsResponse, Endpoint,
     GroupKeyPackageRequest, Message, QueueingServiceRequest, Request as _, VerificationKeyRequest,
@@ -65,22 +66,35 @@ pub(crate) struct Seen {
 }
 
 impl Node {
-    /// Answers a request to one of the protocol's endpoints.
-    pub async fn answer(&self, endpoint: Endpoint, body: &[u8]) -> Answer {
-        let started = tokio::time::Instant::now();
-        let mut seen = Seen {
-            from: None,
-            operation: name_of(endpoint),
+    /// Answers a request to one of the protocol's endpoints. It is run to its end, even if
+    /// whoever asked goes away meanwhile.
+    pub async fn answer(&self, endpoint: Endpoint, body: Bytes) -> Answer {
+        let node = self.clone();
+        let run = async move {
+            let started = tokio::time::Instant::now();
+            let operation = name_of(endpoint);
+            let mut seen = Seen {
+                from: None,
+                operation,
+            };
+            let answer = Box::pin(node.dispatch(endpoint, &body, &mut seen)).await;
+            node.observe(
+                endpoint.path(),
+                &seen,
+                body.len(),
+                &answer,
+                started.into_std(),
+            );
+            answer
         };
-        let answer = self.dispatch(endpoint, body, &mut seen).await;
-        self.observe(
-            endpoint.path(),
-            &seen,
-            body.len(),
-            &answer,
-            started.into_std(),
-        );
-        answer
+        tokio::spawn(run).await.unwrap_or_else(|error| {
+            tracing::error!(%error, endpoint = endpoint.path(), "a request broke off");
+            let reason = "something went wrong here".to_owned();
+            Answer::refusal(Refusal::Unavailable {
+                reason,
+                retry_after_seconds: 5,
+            })
+        })
     }
 
     async fn dispatch(&self, endpoint: Endpoint, body: &[u8], seen: &mut Seen) -> Answer {

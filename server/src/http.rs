@@ -71,7 +71,7 @@ async fn endpoint_request(node: Node, endpoint: Endpoint, request: Request) -> R
     if body.is_empty() && endpoint.is_get() && endpoint != Endpoint::VerificationKey {
         return Problem(StatusCode::BAD_REQUEST, "the request has no body").into_response();
     }
-    let mut response = respond(node.answer(endpoint, &body).await);
+    let mut response = respond(node.answer(endpoint, body).await);
     let is_success = response.status().is_success();
     let headers = response.headers_mut();
     if endpoint.is_get() {

@@ -26,7 +26,7 @@ pub struct Limits {
     pub peer_request_ms: u64,
     /// How long a client may wait for its queue in one request, in milliseconds.
     pub max_queue_wait_ms: u32,
-    /// How long a message for another provider, or for a client, is kept, in days.
+    /// How long messages that a client does not fetch are kept, in days; at least 8.
     pub keep_messages_days: u64,
 }
 

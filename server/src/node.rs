@@ -115,7 +115,9 @@ impl Node {
     }
 
     async fn run_sweep(&self) {
-        let keep_ms = self.limits().keep_messages_days.saturating_mul(DAY_MS);
+        // Delivery ids are remembered for 8 days at least.
+        let days = self.limits().keep_messages_days.max(8);
+        let keep_ms = days.saturating_mul(DAY_MS);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(SWEEP_INTERVAL) => {}

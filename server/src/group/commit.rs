@@ -107,7 +107,7 @@ impl Group {
         let tag = message
             .confirmation_tag()
             .and_then(|tag| tag.tls_serialize_detached().ok());
-        let staged = self.stage(message)?;
+        let staged = self.stage(message, input.kind)?;
 
         let committer = self.check_committer(&staged, input, checks)?;
         let added = self.check_adds(&staged, checks)?;
@@ -125,7 +125,7 @@ impl Group {
             input.sender.leaf,
             &committer,
         )?;
-        let welcomes = Welcomes::read(input.welcomes)?;
+        let welcomes = Welcomes::read(input.welcomes, self.mls.ciphersuite().into())?;
         let references: Vec<_> = added.iter().map(|a| a.0.reference.clone()).collect();
         if !welcomes.are_for(&references) {
             return Err(violation("the Welcomes are for exactly those who are added").into());
@@ -164,8 +164,15 @@ impl Group {
     }
 
     /// RFC 9420's own rules.
-    fn stage(&self, message: openmls::prelude::PublicMessageIn) -> Result<StagedCommit, Refusal> {
-        let processed = self.mls.process_message(&Crypto, message).map_err(refuse)?;
+    fn stage(
+        &self,
+        message: openmls::prelude::PublicMessageIn,
+        kind: CommitKind,
+    ) -> Result<StagedCommit, Refusal> {
+        let processed = self
+            .mls
+            .process_message(&Crypto, message)
+            .map_err(|error| refuse(error, kind))?;
         match processed.into_content() {
             ProcessedMessageContent::StagedCommitMessage(staged) => Ok(*staged),
             _ => Err(invalid(&"not a commit")),
@@ -359,7 +366,7 @@ fn check_content(kind: CommitKind, by_value: &[u16], has_path: bool) -> Result<(
 }
 
 /// What openmls found, as the profile names it.
-fn refuse(error: PublicProcessMessageError) -> Refusal {
+fn refuse(error: PublicProcessMessageError, kind: CommitKind) -> Refusal {
     use openmls::prelude::ProposalValidationError as P;
     let is_key_package = match &error {
         PublicProcessMessageError::ValidationError(
@@ -380,7 +387,7 @@ fn refuse(error: PublicProcessMessageError) -> Refusal {
         }
         _ => false,
     };
-    if is_key_package {
+    if is_key_package && kind == CommitKind::AddUsers {
         Refusal::InvalidKeyPackage(error.to_string())
     } else {
         invalid(&error)

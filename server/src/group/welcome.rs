@@ -33,17 +33,20 @@ struct Secrets {
 pub(super) struct Welcomes(Vec<WelcomeMessage>);
 
 impl Welcomes {
-    /// Reads them.
-    pub(super) fn read(welcomes: &[MlsBytes]) -> Result<Self, Refusal> {
+    /// Reads Welcomes into a group of a ciphersuite.
+    pub(super) fn read(welcomes: &[MlsBytes], cipher_suite: u16) -> Result<Self, Refusal> {
         let read = |bytes: &MlsBytes| {
             WelcomeMessage::decode(bytes.as_slice())
                 .ok()
                 .filter(|w| {
                     w.protocol_version == PROTOCOL_VERSION_MLS10
                         && w.wire_format == WIRE_FORMAT_WELCOME
+                        && w.cipher_suite == cipher_suite
                 })
                 .ok_or_else(|| {
-                    Refusal::InvalidMessage("not an MLSMessage with a Welcome".to_owned())
+                    Refusal::InvalidMessage(
+                        "not an MLSMessage with a Welcome of this ciphersuite".to_owned(),
+                    )
                 })
         };
         welcomes
@@ -124,7 +127,7 @@ mod tests {
 
     #[test]
     fn each_destination_gets_its_own_secrets_alone() {
-        let read = Welcomes::read(&[welcome(&[1, 2, 3]), welcome(&[4])]).unwrap();
+        let read = Welcomes::read(&[welcome(&[1, 2, 3], 1), welcome(&[4])]).unwrap();
         let parts = read.split(&[reference(3), reference(1)]);
         assert_eq!(
             parts,
@@ -137,7 +140,11 @@ mod tests {
     #[test]
     fn welcomes_are_for_the_added_each_once() {
         let all: Vec<_> = [2, 1].map(reference).into();
-        let is = |members: &[u8]| Welcomes::read(&[welcome(members)]).unwrap().are_for(&all);
+        let is = |members: &[u8]| {
+            Welcomes::read(&[welcome(members)], 1)
+                .unwrap()
+                .are_for(&all)
+        };
         assert!(is(&[1, 2]));
         assert!(!is(&[1]));
         assert!(!is(&[1, 2, 3]));

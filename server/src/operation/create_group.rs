@@ -18,8 +18,8 @@ pub(super) async fn run(
     let DsRequestBody::CreateGroup(body) = &claimed.request.body else {
         return Err(Refusal::not_built(claimed.request.body.name()));
     };
-    let group_id = body.group_id.clone();
-    let submission = Submission::new(node, &claimed, group_id, body.group_info.as_slice())?;
+    let info = body.group_info.as_slice();
+    let submission = Submission::new(node, &claimed, info, || Ok(body.group_id.clone()))?;
     if let Some(answer) = submission.first_answer().await? {
         return Ok(answer);
     }

@@ -25,7 +25,7 @@ pub(super) async fn run(
         ));
     }
     if request.sender != *node.name() {
-        return Err(Refusal::Unauthorized(
+        return Err(Refusal::Unauthenticated(
             "this provider owns groups of its own clients",
         ));
     }

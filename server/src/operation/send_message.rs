@@ -20,8 +20,9 @@ pub(super) async fn run(
         return Err(Refusal::not_built(claimed.request.body.name()));
     };
     let bytes = body.message.as_slice();
+    let group_of = || Ok(read_application(bytes)?.group_id);
+    let submission = Submission::new(node, &claimed, bytes, group_of)?;
     let application = read_application(bytes)?;
-    let submission = Submission::new(node, &claimed, application.group_id.clone(), bytes)?;
     let payload = MlsBytes::new(bytes).map_err(|_| Refusal::LimitExceeded("message"))?;
     let payload = QueuePayload::MlsMessage(payload);
     let group_id = &submission.group_id;

@@ -22,15 +22,15 @@ pub(super) struct Submission<'a> {
 }
 
 impl<'a> Submission<'a> {
-    /// `message` is what the request is recognized by.
+    /// `message` is what the request is recognized by; `group_of` reads the group's name.
     ///
     /// # Errors
-    /// `unauthenticated` when it is not a leaf that signs.
+    /// `unauthenticated` when it is not a leaf that signs; whatever `group_of` finds.
     pub(super) fn new(
         node: &'a Node,
         claimed: &'a Claimed<DsRequest>,
-        group_id: GroupId,
         message: &[u8],
+        group_of: impl FnOnce() -> Result<GroupId, Refusal>,
     ) -> Result<Self, Refusal> {
         let DsAuth::Leaf {
             leaf_index,
@@ -39,7 +39,7 @@ impl<'a> Submission<'a> {
         else {
             return Err(Refusal::Unauthenticated("a member signs this request"));
         };
-        let (leaf_index, hash) = (*leaf_index, sha256(message));
+        let (leaf_index, hash, group_id) = (*leaf_index, sha256(message), group_of()?);
         Ok(Self {
             node,
             claimed,
@@ -53,7 +53,7 @@ impl<'a> Submission<'a> {
     /// The first answer, for whoever holds the key that the message was accepted from.
     ///
     /// # Errors
-    /// `unavailable` when the store fails.
+    /// `unknown_group` for everybody else; `unavailable` when the store fails.
     pub(super) async fn first_answer(&self) -> Result<Option<DsResponseBody>, Refusal> {
         let answer = self.node.store().answer(&self.group_id, &self.hash).await?;
         let Some(Answer {
@@ -71,7 +71,11 @@ impl<'a> Submission<'a> {
             &self.claimed.signed,
             self.signature.as_slice(),
         );
-        Ok(is_theirs.then_some(DsResponseBody::Ok { epoch, accepted_at }))
+        if is_theirs {
+            Ok(Some(DsResponseBody::Ok { epoch, accepted_at }))
+        } else {
+            Err(Refusal::UnknownGroup)
+        }
     }
 
     /// A refusal, unless there is a first answer.
