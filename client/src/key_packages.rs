@@ -95,7 +95,7 @@ impl Client {
         let uploaded = match self.api().call(upload, Duration::ZERO).await {
             Ok(ClientResponseBody::Ok) => Ok(true),
             Ok(_) => return Err(self.api().bad_answer("not ok")),
-            Err(error @ Error::Refused { .. }) => Err(error),
+            Err(error @ Error::Refused { .. }) if !error.is_temporary() => Err(error),
             // The provider may have them: their keys stay, and they are not counted.
             Err(error) => return Err(error),
         };

@@ -18,7 +18,7 @@ impl Authority {
     pub(crate) fn of(folder: &Path) -> Result<Self> {
         let (certificate, key) = (folder.join("ca.pem"), folder.join("ca-key.pem"));
         if !key.exists() {
-            make_key(&key)?;
+            make(&key, &KeyPair::generate()?.serialize_pem())?;
         }
         let pem = std::fs::read_to_string(&key)
             .with_context(|| format!("{} cannot be read", key.display()))?;
@@ -26,8 +26,7 @@ impl Authority {
             .with_context(|| format!("{} holds no private key", key.display()))?;
         let issuer = CertifiedIssuer::self_signed(ca_params(), key)?;
         if !certificate.exists() {
-            std::fs::write(&certificate, issuer.pem())
-                .with_context(|| format!("{} cannot be written", certificate.display()))?;
+            make(&certificate, &issuer.pem())?;
         }
         Ok(Self { issuer })
     }
@@ -47,12 +46,13 @@ impl Authority {
     }
 }
 
-/// A new key, whole or not at all: another process may be doing the same.
-fn make_key(path: &Path) -> Result<()> {
+/// A file with this text, whole or not at all, unless there is one: another process may be doing
+/// the same. Its owner alone can read it.
+fn make(path: &Path, text: &str) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)
         .with_context(|| format!("{} cannot be written to", folder.display()))?;
-    std::io::Write::write_all(&mut file, KeyPair::generate()?.serialize_pem().as_bytes())?;
+    std::io::Write::write_all(&mut file, text.as_bytes())?;
     match file.persist_noclobber(path) {
         Ok(_) => Ok(()),
         Err(error) if path.exists() => {

@@ -15,6 +15,7 @@ use moh_messages::{
 };
 
 use crate::clock::{DAY_MS, Environment, SECOND_MS};
+use crate::crypto::sha256;
 
 /// How long an answer of discovery is good for, when it does not say.
 const DISCOVERY_LIFE_MS: u64 = 3600 * SECOND_MS;
@@ -296,7 +297,9 @@ impl Federation {
                 .and_then(|body| VerificationKeyResponse::decode(&body).ok())
                 .filter(|response| response.provider == *name)
                 .ok_or_else(|| Unreachable(format!("{name} did not tell its keys")))?;
-            Ok((keys.keys.into_vec(), max_age))
+            let mut keys = keys.keys.into_vec();
+            keys.retain(|key| key.key_id.as_slice() == sha256(key.public_key.as_slice()));
+            Ok((keys, max_age))
         });
         match fetched {
             Ok((keys, max_age)) => {

@@ -134,8 +134,14 @@ impl Groups {
     pub(crate) async fn insert(&self, group: Group) {
         let group_id = group.group_id();
         let bytes = group.weight_bytes();
-        *self.slot(&group_id).write().await = Some(group);
-        self.weigh(&group_id, bytes);
+        let slot = self.slot(&group_id);
+        let mut slot = slot.write().await;
+        // Whoever was faster has read it from the store, and may have changed it since.
+        if slot.is_none() {
+            *slot = Some(group);
+            drop(slot);
+            self.weigh(&group_id, bytes);
+        }
     }
 
     /// Another node, or another copy, has changed a group.

@@ -1,9 +1,9 @@
 //! `/deliver_message`: what other providers have for our clients.
 
 use moh_messages::{
-    Audience, Delivery, DeliveryResult, DsError, DsErrorCode, DsProtocolVersion, Endpoint, List,
-    Message, ProviderName, QueuePayload, QueueingServiceRequest, QueueingServiceResponse,
-    audience_digest,
+    Audience, AudienceDigest, ClientId, Delivery, DeliveryResult, DsError, DsErrorCode,
+    DsProtocolVersion, Endpoint, List, Message, ProviderName, QueuePayload, QueueingServiceRequest,
+    QueueingServiceResponse, audience_digest,
 };
 
 use crate::authenticate::{Claimed, Repeats};
@@ -88,7 +88,11 @@ impl Node {
             Audience::Digest {
                 audience_digest: digest,
             } => {
-                let Some(members) = self.store().audience(sender, digest).await? else {
+                let members = match said_before(change, sender, digest) {
+                    Some(members) => Some(members),
+                    None => self.store().audience(sender, digest).await?,
+                };
+                let Some(members) = members else {
                     return Ok(DeliveryResult::UnknownAudience);
                 };
                 let write = Write::Message {
@@ -111,9 +115,7 @@ impl Node {
         }
         let result = result_for(&members, delivery.except);
         change.expect.push(expected);
-        if members.iter().any(Option::is_some) {
-            change.writes.extend(enqueue);
-        }
+        change.writes.extend(enqueue);
         change.writes.push(Write::Delivered {
             sender: sender.clone(),
             delivery_id: id.clone(),
@@ -124,8 +126,24 @@ impl Node {
     }
 }
 
+/// The members of an audience that an earlier delivery of the same request says in full.
+fn said_before(
+    change: &Change,
+    by: &ProviderName,
+    name: &AudienceDigest,
+) -> Option<Vec<Option<ClientId>>> {
+    change.writes.iter().find_map(|write| match write {
+        Write::Audience {
+            sender,
+            digest,
+            members,
+        } if sender == by && digest == name => Some(members.clone()),
+        _ => None,
+    })
+}
+
 /// `ok` when every recipient is a client of ours.
-fn result_for(members: &[Option<moh_messages::ClientId>], except: Option<u32>) -> DeliveryResult {
+fn result_for(members: &[Option<ClientId>], except: Option<u32>) -> DeliveryResult {
     let invalid: Vec<u32> = (0..)
         .zip(members)
         .filter(|(position, member)| member.is_none() && Some(*position) != except)

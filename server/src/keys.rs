@@ -99,18 +99,23 @@ impl SecretKeys {
     /// When there is a file of that name, or it cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), KeyFileError> {
         use std::io::Write;
+        // Whole or not at all: written beside it, then given its name, unless that is taken.
+        let beside = path.with_extension("new");
         let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
+        options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut text = toml::to_string(self).map_err(|e| KeyFileError::Invalid(e.to_string()))?;
-        let mut file = options.open(path)?;
+        let mut file = options.open(&beside)?;
         file.write_all(
             b"# The secret keys of a MoH provider. Whoever has them is the provider.\n",
         )?;
         file.write_all(text.as_bytes())?;
         text.zeroize();
         file.sync_all()?;
+        let named = std::fs::hard_link(&beside, path);
+        std::fs::remove_file(&beside)?;
+        named?;
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use moh_messages::{
     DsResponseBody, Endpoint, List, Message, ProviderAuth, ProviderName, QueuePayload,
     QueueingServiceRequest, QueueingServiceResponse, Recipients,
 };
+use tls_codec::Size as _;
 use tokio::sync::Notify;
 
 use crate::change::{Change, Write};
@@ -23,6 +24,8 @@ use crate::store::{OutboxRow, StoreError};
 /// The most deliveries in one request, and the most bytes of their payloads.
 const MAX_BATCH: usize = 256;
 const MAX_BATCH_BYTES: usize = 4 << 20;
+/// The most bytes of the deliveries in one request, audiences included, where there are several.
+const MAX_REQUEST_BYTES: usize = 7 << 20;
 /// Audiences that a destination is remembered to know.
 const MAX_KNOWN: usize = 16_384;
 /// Deliveries are tried for so long.
@@ -63,8 +66,8 @@ impl Outbox {
 enum Attempt {
     /// Deliveries have had their answer.
     Answered,
-    /// The batch is too large for the destination.
-    TooLarge,
+    /// The destination will never take this request, for what is in it.
+    Refused(String),
     /// Later again; after so many seconds, if it said so.
     Later {
         reason: String,
@@ -190,17 +193,17 @@ impl LaneSender<'_> {
             self.write(unreadable).await?;
             return Ok(Progress::Some);
         }
-        match self.attempt(&rows, deliveries).await? {
+        let rows = &rows[..deliveries.len()];
+        match self.attempt(rows, deliveries).await? {
             Attempt::Answered => {
                 self.max_batch = (self.max_batch * 2).min(MAX_BATCH);
                 Ok(Progress::Some)
             }
-            Attempt::TooLarge if rows.len() == 1 => {
-                self.write(vec![set_aside(&rows[0], "too large for the destination")])
-                    .await?;
+            Attempt::Refused(reason) if rows.len() == 1 => {
+                self.write(vec![set_aside(&rows[0], &reason)]).await?;
                 Ok(Progress::Some)
             }
-            Attempt::TooLarge => {
+            Attempt::Refused(_) => {
                 self.max_batch = (rows.len() / 2).max(1);
                 Ok(Progress::Some)
             }
@@ -225,10 +228,12 @@ impl LaneSender<'_> {
             .map_err(|error| StoreError(error.to_string()))
     }
 
-    /// The rows as deliveries; and what becomes of those that cannot be read.
+    /// The rows as deliveries, as many as one request holds; and what becomes of those that
+    /// cannot be read.
     async fn batch(&self, rows: &[OutboxRow]) -> Result<(Vec<Delivery>, Vec<Write>), StoreError> {
         let mut deliveries = Vec::new();
         let mut unreadable = Vec::new();
+        let mut bytes = 0;
         // Said once in full, an audience is known to the deliveries after it.
         let mut said = HashSet::new();
         for row in rows {
@@ -244,13 +249,18 @@ impl LaneSender<'_> {
             };
             match (audience, QueuePayload::decode(&row.delivery.payload)) {
                 (Some(audience), Ok(payload)) => {
-                    said.insert(digest);
-                    deliveries.push(Delivery {
+                    let delivery = Delivery {
                         delivery_id: row.delivery.delivery_id.clone(),
                         audience,
                         except: row.delivery.except,
                         payload,
-                    });
+                    };
+                    bytes += delivery.tls_serialized_len();
+                    if bytes > MAX_REQUEST_BYTES && !deliveries.is_empty() {
+                        break;
+                    }
+                    said.insert(digest);
+                    deliveries.push(delivery);
                 }
                 _ => unreadable.push(set_aside(row, "what is stored cannot be read")),
             }
@@ -278,6 +288,8 @@ impl LaneSender<'_> {
                 Some(&mut r.provider_auth)
             });
         let body = request.encode().into();
+        let is_full = |d: &Delivery| matches!(d.audience, Audience::Full { .. });
+        let in_full: Vec<bool> = request.deliveries.iter().map(is_full).collect();
         let later = |reason: String, after_seconds| {
             Ok(Attempt::Later {
                 reason,
@@ -293,8 +305,8 @@ impl LaneSender<'_> {
             Ok(answer) => answer,
             Err(error) => return later(error.to_string(), None),
         };
-        if answer.status == 413 {
-            return Ok(Attempt::TooLarge);
+        if matches!(answer.status, 413 | 415) {
+            return Ok(Attempt::Refused(format!("answered {}", answer.status)));
         }
         let Some(body) = answer.body else {
             return later(
@@ -304,11 +316,14 @@ impl LaneSender<'_> {
         };
         if (200..300).contains(&answer.status) {
             return match QueueingServiceResponse::decode(&body) {
-                Ok(response) => self.settle(rows, &response.results).await,
+                Ok(response) => self.settle(rows, &in_full, &response.results).await,
                 Err(error) => later(format!("the answer does not decode: {error}"), None),
             };
         }
         match DsResponse::decode(&body).map(|response| response.body) {
+            Ok(DsResponseBody::Error(error)) if is_about_the_content(error.code) => {
+                Ok(Attempt::Refused(error.to_string()))
+            }
             Ok(DsResponseBody::Error(error)) => {
                 let seconds = u32::decode(error.data.as_slice()).ok().filter(|_| {
                     matches!(
@@ -326,11 +341,12 @@ impl LaneSender<'_> {
     async fn settle(
         &mut self,
         rows: &[OutboxRow],
+        in_full: &[bool],
         results: &[DeliveryResult],
     ) -> Result<Attempt, StoreError> {
         let mut writes = Vec::new();
         let mut stopped = None;
-        for (row, result) in rows.iter().zip(results) {
+        for ((row, in_full), result) in rows.iter().zip(in_full).zip(results) {
             match result {
                 DeliveryResult::Ok => {}
                 DeliveryResult::InvalidClientQueueInformation { recipients } => {
@@ -339,6 +355,8 @@ impl LaneSender<'_> {
                 }
                 DeliveryResult::UnknownAudience => {
                     self.known.remove(&row.delivery.digest);
+                    // It was told just now who they are: to say so again at once is of no use.
+                    stopped = in_full.then(|| "an audience is not taken".to_owned());
                     break;
                 }
                 DeliveryResult::Error(error) if is_retryable(error.code) => {
@@ -377,6 +395,18 @@ fn set_aside(row: &OutboxRow, reason: &str) -> Write {
         id: row.id,
         reason: reason.to_owned(),
     }
+}
+
+/// Whether another request with the same content would be refused again.
+fn is_about_the_content(code: DsErrorCode) -> bool {
+    matches!(
+        code,
+        DsErrorCode::MALFORMED
+            | DsErrorCode::WRONG_ENDPOINT
+            | DsErrorCode::INVALID_MESSAGE
+            | DsErrorCode::POLICY_VIOLATION
+            | DsErrorCode::LIMIT_EXCEEDED
+    )
 }
 
 fn is_retryable(code: DsErrorCode) -> bool {

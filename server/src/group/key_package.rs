@@ -74,13 +74,14 @@ pub fn check_key_package(
             "the lifetime is over, has not begun, or is longer than 100 days",
         ));
     }
+    let attested_until = leaf::attested_until(node).unwrap_or(0);
     let reference = key_package.hash_ref(&Crypto).map_err(invalid)?;
     Ok(KeyPackage {
         reference: KeyPackageRef::new(reference.as_slice()).map_err(invalid)?,
         client_id: client.clone(),
         cipher_suite: suite.0,
         last_resort: key_package.last_resort(),
-        expires_at: life.not_after().saturating_mul(1000),
+        expires_at: attested_until.min(life.not_after().saturating_mul(1000)),
         bytes: bytes.to_vec(),
     })
 }

@@ -38,6 +38,11 @@ pub(super) fn queue_config(node: &LeafNode) -> Option<QueueConfig> {
     content(node, extension_type::QUEUE_CONFIG)
 }
 
+/// The last millisecond at which a leaf may enter a tree, as its attestation says.
+pub(super) fn attested_until(node: &LeafNode) -> Option<u64> {
+    content::<Attestation>(node, extension_type::ATTESTATION).map(|a| a.not_after)
+}
+
 /// A leaf that wants to enter a tree.
 pub(super) struct Entering<'a> {
     /// The leaf.

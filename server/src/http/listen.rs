@@ -101,7 +101,8 @@ impl Listener {
         let limits = node.limits().clone();
         let server = Arc::new(Server {
             acceptor: TlsAcceptor::from(self.tls.clone()),
-            builder: builder(&limits),
+            http1: builder(&limits).http1_only(),
+            http2: builder(&limits).http2_only(),
             service: TowerToHyperService::new(super::router(node)),
             handshake: Duration::from_millis(limits.tls_handshake_ms),
         });
@@ -158,7 +159,8 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 
 struct Server {
     acceptor: TlsAcceptor,
-    builder: auto::Builder<TokioExecutor>,
+    http1: auto::Builder<TokioExecutor>,
+    http2: auto::Builder<TokioExecutor>,
     service: TowerToHyperService<axum::Router>,
     handshake: Duration,
 }
@@ -175,10 +177,12 @@ impl Server {
             }
             Err(_) => return,
         };
+        let builder = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => &self.http2,
+            _ => &self.http1,
+        };
         let io = TokioIo::new(stream);
-        let connection = self
-            .builder
-            .serve_connection_with_upgrades(io, self.service.clone());
+        let connection = builder.serve_connection_with_upgrades(io, self.service.clone());
         let connection = watcher.watch(connection.into_owned());
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection broke off");

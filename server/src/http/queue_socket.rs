@@ -1,5 +1,7 @@
 //! A client's queue over a WebSocket: items go out as they come in, acknowledgements come back.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::extract::ws::{Message as Frame, WebSocket, WebSocketUpgrade};
 use axum::response::{IntoResponse, Response};
@@ -23,9 +25,11 @@ pub(super) async fn open(State(node): State<Node>, upgrade: WebSocketUpgrade) ->
 }
 
 async fn serve(node: Node, mut socket: WebSocket) {
-    let opened = match next_binary(&mut socket).await {
-        Some(first) => node.open_queue(&first).await,
-        None => return,
+    let deadline = Duration::from_millis(node.limits().request_body_ms);
+    let first = tokio::time::timeout(deadline, next_binary(&mut socket)).await;
+    let opened = match first {
+        Ok(Some(first)) => node.open_queue(&first).await,
+        Ok(None) | Err(_) => return,
     };
     let result = match opened {
         Ok((client, read)) => run(&node, &mut socket, &client, read).await,
