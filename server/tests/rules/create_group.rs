@@ -7,8 +7,9 @@ use moh_messages::{
 };
 
 use crate::device::{Device, Founding, create_group, now_ms};
+use crate::home::home_of;
 use crate::parts::{self, set};
-use crate::site::{Site, home_of};
+use crate::site::Site;
 
 const EXTERNAL_SENDERS: u16 = 5;
 const REQUIRED_CAPABILITIES: u16 = 3;

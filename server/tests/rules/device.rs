@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
 use moh_messages::{
     AddMembers, Attestation, CipherSuite, ClientId, CreateGroup, DsAuth, DsProtocolVersion,
     DsRequest, DsRequestBody, Extension as RawExtension, ExternalSender, GroupId, GroupType,
@@ -11,7 +10,7 @@ use moh_messages::{
     SendMessage, Signature, SignatureScheme, SignedLast, WelcomeInfo, extension_type, label,
     sign_content,
 };
-use moh_server::{Environment, Keys, SecretKeys};
+use moh_server::Environment;
 use openmls::group::{
     MlsGroup, MlsGroupCreateConfig, MlsGroupJoinConfig, PURE_PLAINTEXT_WIRE_FORMAT_POLICY,
     ProcessedWelcome,
@@ -28,34 +27,10 @@ use openmls_traits::OpenMlsProvider;
 use openmls_traits::signatures::Signer;
 use tls_codec::{DeserializeBytes, Serialize};
 
+use crate::home::Home;
 use crate::parts;
 
 const DAY_SECONDS: u64 = 24 * 60 * 60;
-
-/// A provider, as far as its clients need it.
-pub(crate) struct Home {
-    pub(crate) keys: Keys,
-    request_key: Ed25519KeyPair,
-}
-
-impl Home {
-    pub(crate) fn of(name: &str, secret: &SecretKeys) -> Self {
-        let text = toml::Value::try_from(secret).unwrap();
-        let seed = hex::decode(text["request_key"].as_str().unwrap()).unwrap();
-        Self {
-            keys: Keys::new(name.parse().unwrap(), secret).unwrap(),
-            request_key: Ed25519KeyPair::from_seed_unchecked(&seed).unwrap(),
-        }
-    }
-
-    /// Signs an attestation, whatever it says.
-    pub(crate) fn sign(&self, mut attestation: Attestation) -> Attestation {
-        let content = sign_content(label::ATTESTATION, &attestation.to_be_signed());
-        let signature = self.request_key.sign(&content);
-        attestation.signature = Signature::new(signature.as_ref()).unwrap();
-        attestation
-    }
-}
 
 /// A client of a provider whose keys are known.
 pub(crate) struct Device {

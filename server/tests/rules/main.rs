@@ -7,6 +7,7 @@ mod add_users;
 mod cache;
 mod create_group;
 mod device;
+mod home;
 mod parts;
 mod purity;
 mod replay;

@@ -12,8 +12,8 @@ use moh_server::group::{
 };
 use moh_server::store::StoredGroup;
 
-use crate::device::{Device, Founding, Home, Member, Plan, create_group, now_ms};
-use crate::site::home_of;
+use crate::device::{Device, Founding, Member, Plan, create_group, now_ms};
+use crate::home::{Home, home_of};
 
 const PROVIDERS: [&str; 3] = ["a.example", "b.example", "c.example"];
 const COMMITS: usize = 40;

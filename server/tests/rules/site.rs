@@ -14,11 +14,12 @@ use moh_server::federation::{PeerRequest, PeerResponse, Transport, Unreachable};
 use moh_server::group::Group;
 use moh_server::observe::Unobserved;
 use moh_server::store::{Embedded, EmbeddedOptions, OutboxRow, QueueRow, Store as _, StoredGroup};
-use moh_server::{Environment, Keys, Limits, Node, Parts, SecretKeys};
+use moh_server::{Environment, Keys, Limits, Node, Parts};
 use openmls::prelude::KeyPackage;
 use tempfile::TempDir;
 
-use crate::device::{Device, Founding, Home, Made, Member, Plan, create_group, now_ms};
+use crate::device::{Device, Founding, Made, Member, Plan, create_group, now_ms};
+use crate::home::{Home, home_of, secret_keys};
 
 pub(crate) const OTHERS: [&str; 2] = ["b.example", "c.example"];
 
@@ -64,15 +65,6 @@ impl Transport for Peers {
         };
         Ok(answer(200, response.encode()))
     }
-}
-
-fn secret_keys() -> SecretKeys {
-    SecretKeys::generate(&*Environment::system().random)
-}
-
-/// Fresh keys of a provider.
-pub(crate) fn home_of(name: &str) -> Arc<Home> {
-    Arc::new(Home::of(name, &secret_keys()))
 }
 
 impl Site {
@@ -130,7 +122,7 @@ impl Site {
     /// Asks; the answer, or the code of the refusal.
     pub(crate) async fn ask(&self, request: &DsRequest) -> Result<DsResponseBody, DsErrorCode> {
         let endpoint = request.body.endpoint();
-        let answer = self.node.answer(endpoint, &request.encode()).await;
+        let answer = self.node.answer(endpoint, request.encode().into()).await;
         let response = DsResponse::decode(&answer.body).unwrap();
         match response.body {
             DsResponseBody::Error(error) => {

@@ -139,7 +139,11 @@ async fn who_asks_for_what() {
         Endpoint::GroupOperation,
         Endpoint::ExternalCommitInformation,
     ] {
-        let answer = scene.site.node.answer(endpoint, &request).await;
+        let answer = scene
+            .site
+            .node
+            .answer(endpoint, request.clone().into())
+            .await;
         assert_eq!(
             (answer.status, answer.result.as_str()),
             (400, "wrong_endpoint")

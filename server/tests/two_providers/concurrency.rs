@@ -47,7 +47,7 @@ async fn key_packages_are_handed_out_once() {
     let asked = (0..REQUESTS).map(|_| {
         let b = b.clone();
         let body = request(world.provider("a.example"), &alice, bob.user_id());
-        tokio::spawn(async move { b.answer(Endpoint::GroupKeyPackages, &body).await })
+        tokio::spawn(async move { b.answer(Endpoint::GroupKeyPackages, body.into()).await })
     });
     let mut once = BTreeSet::new();
     let mut again = Vec::new();
@@ -91,7 +91,7 @@ async fn no_consent_and_no_such_user_are_the_same_answer() {
     for name in ["bob@b.example", "bab@b.example"] {
         let body = request(world.provider("a.example"), &alice, &user_id(name));
         let b = world.provider("b.example").node();
-        let answer = b.answer(Endpoint::GroupKeyPackages, &body).await;
+        let answer = b.answer(Endpoint::GroupKeyPackages, body.into()).await;
         let mut response = KeyPackageResponse::decode(&answer.body)
             .unwrap()
             .users

@@ -153,6 +153,51 @@ async fn an_audience_that_the_other_side_has_forgotten() {
 }
 
 #[tokio::test]
+async fn batches_that_are_too_large_are_halved() {
+    let mut world = World::of(&["a.example", "b.example"]).await;
+    let (group, alice, bob) = pair(&world).await;
+    world.provider_mut("b.example").unplug().await;
+    let texts: Vec<_> = (0..9).map(|number| number.to_string()).collect();
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    send(&group, &alice, &texts).await;
+    let wire = &world.provider("a.example").wire;
+    wire.max_batch.store(2, Ordering::SeqCst);
+    let before = wire.batches("b.example").len();
+    world.provider_mut("b.example").plug_in().await;
+    hears(&bob, &texts).await;
+    let batches = world.provider("a.example").wire.batches("b.example");
+    let sizes: Vec<_> = batches[before..]
+        .iter()
+        .map(|b| b.deliveries.len())
+        .collect();
+    assert!(sizes.contains(&9) && sizes.contains(&4), "{sizes:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_provider_that_knows_no_audience_is_not_asked_all_the_time() {
+    let world = World::of(&["a.example", "b.example"]).await;
+    let (group, alice, bob) = pair(&world).await;
+    let wire = &world.provider("a.example").wire;
+    wire.no_audience.store(true, Ordering::SeqCst);
+    let before = wire.batches("b.example").len();
+    alice.send(&group, "not taken yet").await.unwrap();
+    let tried = || wire.batches("b.example").len() - before;
+    until("it was tried three times", async || tried() >= 3).await;
+    // Backing off, there are only a few attempts in a second.
+    assert!(
+        bob.receive(Duration::from_secs(1))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(tried() < 12, "{} times", tried());
+    wire.no_audience.store(false, Ordering::SeqCst);
+    hears(&bob, &["not taken yet"]).await;
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_provider_that_does_not_answer_holds_up_nobody_else() {
     let world = World::of(&["a.example", "b.example", "c.example"]).await;
     let (group, alice, bob) = pair(&world).await;

@@ -5,7 +5,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use moh_messages::{Delivery, Endpoint, Message, QueueingServiceRequest};
+use moh_messages::{
+    CONTENT_TYPE, Delivery, DeliveryResult, DsProtocolVersion, Endpoint, List, Message,
+    QueueingServiceRequest, QueueingServiceResponse,
+};
 use moh_server::federation::{HttpsTransport, PeerRequest, PeerResponse, Transport, Unreachable};
 
 /// HTTPS, with mishaps.
@@ -16,6 +19,10 @@ pub(crate) struct Wire {
     pub(crate) lose_answers: AtomicUsize,
     /// Every delivery is made twice at once.
     pub(crate) twice: AtomicBool,
+    /// Batches of more deliveries than this are answered 413, as by a proxy; 0: none are.
+    pub(crate) max_batch: AtomicUsize,
+    /// Whatever the audience is, the other side says that it does not know it.
+    pub(crate) no_audience: AtomicBool,
     /// These hosts do not answer.
     silent: Mutex<BTreeSet<String>>,
 }
@@ -27,6 +34,8 @@ impl Wire {
             sent: Mutex::default(),
             lose_answers: AtomicUsize::new(0),
             twice: AtomicBool::new(false),
+            max_batch: AtomicUsize::new(0),
+            no_audience: AtomicBool::new(false),
             silent: Mutex::default(),
         }
     }
@@ -62,6 +71,34 @@ impl Wire {
     }
 }
 
+impl Wire {
+    /// An answer to a batch that is not asked for.
+    fn instead(&self, body: &[u8]) -> Option<PeerResponse> {
+        let batch = QueueingServiceRequest::decode(body).unwrap().deliveries;
+        let max_batch = self.max_batch.load(Ordering::SeqCst);
+        if max_batch > 0 && batch.len() > max_batch {
+            return Some(answer(413, "text/plain", Vec::new()));
+        }
+        if self.no_audience.load(Ordering::SeqCst) {
+            let response = QueueingServiceResponse {
+                version: DsProtocolVersion::MOH1,
+                results: List::new(vec![DeliveryResult::UnknownAudience]).unwrap(),
+            };
+            return Some(answer(200, CONTENT_TYPE, response.encode()));
+        }
+        None
+    }
+}
+
+fn answer(status: u16, content_type: &str, body: Vec<u8>) -> PeerResponse {
+    PeerResponse {
+        status,
+        content_type: Some(content_type.to_owned()),
+        max_age_seconds: None,
+        body: body.into(),
+    }
+}
+
 fn name_of(host: &str) -> &str {
     host.split(':').next().unwrap_or(host)
 }
@@ -76,6 +113,9 @@ impl Transport for Wire {
         }
         if request.path != Endpoint::DeliverMessage.path() {
             return self.inner.send(request).await;
+        }
+        if let Some(answer) = self.instead(request.body.as_deref().unwrap_or_default()) {
+            return Ok(answer);
         }
         if self.twice.load(Ordering::SeqCst) {
             let (first, second) =
