@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
@@ -13,7 +16,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -118,18 +121,22 @@ impl Listener {
             };
             let (server, watcher) = (server.clone(), graceful.watcher());
             tokio::spawn(async move {
-                server.serve(stream, watcher).await;
-                drop(place);
+                server
+                    .serve(
+                        stream,
+                        watcher,
+                        Place {
+                            _permit: Arc::new(place),
+                        },
+                    )
+                    .await;
             });
         }
         drop(self.listener);
         let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
     }
 
-    async fn accept(
-        &self,
-        places: &Arc<Semaphore>,
-    ) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    async fn accept(&self, places: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
         let place = places.clone().acquire_owned().await.ok()?;
         match self.listener.accept().await {
             Ok((stream, _)) => Some((stream, place)),
@@ -157,6 +164,12 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
+/// A connection's place among those that there may be at once; a WebSocket takes it over.
+#[derive(Clone)]
+pub(super) struct Place {
+    _permit: Arc<OwnedSemaphorePermit>,
+}
+
 struct Server {
     acceptor: TlsAcceptor,
     http1: auto::Builder<TokioExecutor>,
@@ -166,7 +179,7 @@ struct Server {
 }
 
 impl Server {
-    async fn serve(&self, stream: TcpStream, watcher: Watcher) {
+    async fn serve(&self, stream: TcpStream, watcher: Watcher, place: Place) {
         let _ = stream.set_nodelay(true);
         let handshake = tokio::time::timeout(self.handshake, self.acceptor.accept(stream));
         let stream = match handshake.await {
@@ -182,7 +195,12 @@ impl Server {
             _ => &self.http1,
         };
         let io = TokioIo::new(stream);
-        let connection = builder.serve_connection_with_upgrades(io, self.service.clone());
+        let service = self.service.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(place.clone());
+            service.call(request)
+        });
+        let connection = builder.serve_connection_with_upgrades(io, service);
         let connection = watcher.watch(connection.into_owned());
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection broke off");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::{Message as Frame, WebSocket, WebSocketUpgrade};
 use axum::response::{IntoResponse, Response};
@@ -10,17 +11,25 @@ use moh_messages::client_api::{
 };
 use moh_messages::{ClientId, DsProtocolVersion, DsResponse, Message};
 
+use super::listen::Place;
 use crate::error::Refusal;
 use crate::node::Node;
 
 /// The longest message of a client, in bytes: a `read_queue` or an acknowledgement.
 const MAX_MESSAGE_BYTES: usize = 16 << 10;
 
-pub(super) async fn open(State(node): State<Node>, upgrade: WebSocketUpgrade) -> Response {
+pub(super) async fn open(
+    State(node): State<Node>,
+    place: Option<Extension<Place>>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     upgrade
         .max_message_size(MAX_MESSAGE_BYTES)
         .max_frame_size(MAX_MESSAGE_BYTES)
-        .on_upgrade(move |socket| async move { Box::pin(serve(node, socket)).await })
+        .on_upgrade(move |socket| async move {
+            Box::pin(serve(node, socket)).await;
+            drop(place);
+        })
         .into_response()
 }
 
