@@ -1,9 +1,9 @@
 //! The other provider: what it signs, and whatever somebody who has its key would sign.
 
 use moh_messages::{
-    CipherSuite, ClientId, DsAuth, DsProtocolVersion, DsRequest, DsRequestBody, Endpoint, KeyId,
-    Nonce, Opaque, ProviderAuth, ProviderName, RequestGroupId, Signature, SignedLast,
-    VerificationKeyResponse, provider_sign_content,
+    CipherSuite, ClientId, DsAuth, DsProtocolVersion, DsRequest, DsRequestBody, Endpoint,
+    GroupKeyPackageRequest, KeyId, List, Nonce, Opaque, ProviderAuth, ProviderName, RequestGroupId,
+    Signature, SignedLast, UserId, VerificationKeyResponse, provider_sign_content,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::signatures::Signer;
@@ -76,6 +76,22 @@ impl Peer {
                 on_behalf_of: client,
                 provider_auth: self.auth(),
             },
+        }
+    }
+
+    /// `group_key_packages` of Bob, for Alice, who is a user of this provider.
+    pub(crate) fn group_key_packages(&self, recipient: &ProviderName) -> GroupKeyPackageRequest {
+        let target: UserId = format!("mimi://{recipient}/u/bob").parse().unwrap();
+        GroupKeyPackageRequest {
+            version: DsProtocolVersion::MOH1,
+            sender: self.name.clone(),
+            recipient: recipient.clone(),
+            requester: format!("mimi://{}/u/alice", self.name).parse().unwrap(),
+            targets: List::new(vec![target]).unwrap(),
+            clients: List::empty(),
+            cipher_suites: List::new(vec![CipherSuite(1)]).unwrap(),
+            connection_token: Opaque::empty(),
+            provider_auth: self.auth(),
         }
     }
 }

@@ -3,10 +3,9 @@
 use moh_messages::client_api::{ClientRequestBody, GetQueueConfigs, PATH};
 use moh_messages::{
     Audience, CipherSuite, ConnectionKeyPackageRequest, ConnectionRequest, Delivery, DeliveryId,
-    DsAuth, DsProtocolVersion, DsRequest, DsRequestBody, Endpoint, ExternalCommitInfo,
-    GroupKeyPackageRequest, GroupUpdate, List, Message, MlsBytes, Opaque, ProviderName,
-    QueuePayload, QueueingServiceRequest, SelfRemoveClient, Signature, VerificationKeyRequest,
-    WelcomeInfo,
+    DsAuth, DsProtocolVersion, DsRequest, DsRequestBody, Endpoint, ExternalCommitInfo, GroupUpdate,
+    List, Message, MlsBytes, Opaque, ProviderName, QueuePayload, QueueingServiceRequest,
+    SelfRemoveClient, Signature, VerificationKeyRequest, WelcomeInfo,
 };
 
 use crate::common::answer::Answer;
@@ -52,7 +51,10 @@ fn requests(scene: &mut Scene, peer: &Peer) -> Vec<(&'static str, Vec<u8>)> {
             "/connection_key_packages",
             connection_key_packages(peer, &us),
         ),
-        ("/group_key_packages", group_key_packages(peer, &us)),
+        (
+            "/group_key_packages",
+            peer.signed(Endpoint::GroupKeyPackages, peer.group_key_packages(&us)),
+        ),
         (PATH, device.request(get).encode()),
     ]
 }
@@ -118,21 +120,6 @@ fn connection_key_packages(peer: &Peer, recipient: &ProviderName) -> Vec<u8> {
         provider_auth: peer.auth(),
     };
     peer.signed(Endpoint::ConnectionKeyPackages, request)
-}
-
-fn group_key_packages(peer: &Peer, recipient: &ProviderName) -> Vec<u8> {
-    let request = GroupKeyPackageRequest {
-        version: DsProtocolVersion::MOH1,
-        sender: peer.name.clone(),
-        recipient: recipient.clone(),
-        requester: "mimi://a.example/u/alice".parse().unwrap(),
-        targets: List::new(vec!["mimi://a.example/u/bob".parse().unwrap()]).unwrap(),
-        clients: List::empty(),
-        cipher_suites: List::new(vec![CipherSuite(1)]).unwrap(),
-        connection_token: Opaque::empty(),
-        provider_auth: peer.auth(),
-    };
-    peer.signed(Endpoint::GroupKeyPackages, request)
 }
 
 #[tokio::test]

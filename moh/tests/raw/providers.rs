@@ -5,8 +5,8 @@ use moh_messages::client_api::{
     Register, UploadKeyPackages,
 };
 use moh_messages::{
-    DsAuth, DsRequest, DsResponseBody, Endpoint, KeyId, List, Message, Nonce, Opaque, PublicKey,
-    Signature, SignatureScheme,
+    DsAuth, DsRequest, DsResponseBody, Endpoint, GroupKeyPackageRequest, KeyId, KeyPackageResponse,
+    List, Message, Nonce, Opaque, PublicKey, Signature, SignatureScheme, UserKeyPackageStatus,
 };
 
 use crate::common::answer::Answer;
@@ -79,36 +79,50 @@ async fn a_client_of_another_provider_cannot_be_spoken_for() {
     *on_behalf_of = "mimi://b.example/d/bob/phone".parse().unwrap();
     let answer = operate(&a, &ours.signed(endpoint, request)).await;
     answer.refused(403, "unauthenticated");
-    // `b` says who it is, and owns its own groups; its key is fetched from where it is.
+    // `b` may speak for them, and has its groups at home.
     let answer = operate(&a, &peer.signed(endpoint, peer.request_group_id(&a.name))).await;
-    answer.refused(403, "unauthorized");
-    // Somebody says to be `b`.
-    let mut forged = Peer::of(&b).await;
-    forged.signer = new_key();
-    let answer = operate(
-        &a,
-        &forged.signed(endpoint, forged.request_group_id(&a.name)),
-    )
-    .await;
     answer.refused(403, "unauthenticated");
+    let mut request = peer.group_key_packages(&a.name);
+    request.requester = "mimi://a.example/u/alice".parse().unwrap();
+    ask_for_key_packages(&a, &peer, request)
+        .await
+        .refused(403, "unauthenticated");
+}
+
+async fn ask_for_key_packages(
+    server: &Server,
+    peer: &Peer,
+    request: GroupKeyPackageRequest,
+) -> Answer {
+    let endpoint = Endpoint::GroupKeyPackages;
+    let request = peer.signed(endpoint, request);
+    server.http().post(endpoint.path(), &request).await
+}
+
+#[tokio::test]
+async fn keys_of_another_provider_are_fetched_from_where_it_is() {
+    let (a, b) = Server::start_two().await;
+    let mut peer = Peer::of(&b).await;
+    let request = peer.group_key_packages(&a.name);
+    let answer = ask_for_key_packages(&a, &peer, request).await;
+    let response: KeyPackageResponse = answer.message(200);
+    assert_eq!(response.users[0].status, UserKeyPackageStatus::NoConsent);
     // A key of `b` that `a` has not heard of may be new; it has just asked.
-    let mut renewed = Peer::of(&b).await;
-    renewed.key_id = KeyId::new([1; 32]).unwrap();
-    let answer = operate(
-        &a,
-        &renewed.signed(endpoint, renewed.request_group_id(&a.name)),
-    )
-    .await;
+    let mut request = peer.group_key_packages(&a.name);
+    request.provider_auth.key_id = KeyId::new([1; 32]).unwrap();
+    let answer = ask_for_key_packages(&a, &peer, request).await;
     answer.refused(503, "unavailable");
     // Nobody knows where this one is.
-    let mut nowhere = Peer::of(&b).await;
-    nowhere.name = "nowhere.invalid".parse().unwrap();
-    let answer = operate(
-        &a,
-        &nowhere.signed(endpoint, nowhere.request_group_id(&a.name)),
-    )
-    .await;
+    let name = std::mem::replace(&mut peer.name, "nowhere.invalid".parse().unwrap());
+    let request = peer.group_key_packages(&a.name);
+    let answer = ask_for_key_packages(&a, &peer, request).await;
     answer.refused(503, "unavailable");
+    // Somebody says to be `b`.
+    peer.name = name;
+    peer.signer = new_key();
+    let request = peer.group_key_packages(&a.name);
+    let answer = ask_for_key_packages(&a, &peer, request).await;
+    answer.refused(403, "unauthenticated");
 }
 
 #[tokio::test]
