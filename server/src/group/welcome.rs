@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn each_destination_gets_its_own_secrets_alone() {
-        let read = Welcomes::read(&[welcome(&[1, 2, 3], 1), welcome(&[4])]).unwrap();
+        let read = Welcomes::read(&[welcome(&[1, 2, 3]), welcome(&[4])], 1).unwrap();
         let parts = read.split(&[reference(3), reference(1)]);
         assert_eq!(
             parts,
