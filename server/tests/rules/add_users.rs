@@ -280,11 +280,17 @@ async fn welcomes_are_for_those_who_are_added() {
     ] {
         scene.refuses(what, code, made.as_add_with(welcomes)).await;
     }
+    let mut other_suite = parts::Welcome::decode(welcome.as_slice()).unwrap();
+    other_suite.cipher_suite = 3;
     let no_welcome = MlsBytes::new(made.commit.clone()).unwrap();
     let invalid = DsErrorCode::INVALID_MESSAGE;
     for (what, bytes) in [
         ("a commit", no_welcome),
         ("no message", Opaque::new([1]).unwrap()),
+        (
+            "of another ciphersuite",
+            MlsBytes::new(other_suite.encode()).unwrap(),
+        ),
     ] {
         let body = made.as_add_with(vec![welcome.clone(), bytes]);
         scene.refuses(what, invalid, body).await;

@@ -228,7 +228,7 @@ pub(crate) fn add(key_package: &KeyPackage) -> Vec<u8> {
 pub(crate) struct Welcome {
     version: u16,
     wire_format: u16,
-    cipher_suite: u16,
+    pub(crate) cipher_suite: u16,
     pub(crate) secrets: List<Secrets, 1000>,
     encrypted_group_info: Bytes,
 }
