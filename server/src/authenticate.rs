@@ -141,6 +141,7 @@ impl Node {
                     .take(sender.as_str(), &auth.nonce, auth.timestamp, now)?;
             }
         }
+        self.federation().heard_of(sender);
         self.outbox().sign_of_life(sender);
         Ok(Authenticated { request })
     }

@@ -235,6 +235,15 @@ impl Federation {
         ))
     }
 
+    /// A provider was heard of: that it was not found a moment ago says nothing any more.
+    pub(crate) fn heard_of(&self, name: &ProviderName) {
+        self.with_peer(name, |peer| {
+            if matches!(peer.ds_domain, Some((Err(_), _))) {
+                peer.ds_domain = None;
+            }
+        });
+    }
+
     /// A key of a provider, as far as it is known.
     #[must_use]
     pub fn key(&self, name: &ProviderName, key_id: &KeyId) -> Option<VerificationKey> {
