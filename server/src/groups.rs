@@ -6,6 +6,7 @@ use lru::LruCache;
 use moh_messages::GroupId;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
+use crate::change::Version;
 use crate::error::Refusal;
 use crate::group::Group;
 use crate::store::{Store, StoreError};
@@ -142,6 +143,32 @@ impl Groups {
             drop(slot);
             self.weigh(&group_id, bytes);
         }
+    }
+
+    /// Whether what was decided on a version of a group was decided on the newest one. If not, a
+    /// copy in memory that is older than that is forgotten: another node has changed the group.
+    ///
+    /// # Errors
+    /// `unavailable` when the store cannot be read.
+    pub(crate) async fn is_newest(
+        &self,
+        store: &dyn Store,
+        group_id: &GroupId,
+        version: Version,
+    ) -> Result<bool, Refusal> {
+        let newest = store.group_version(group_id).await?;
+        if newest == Some(version) {
+            return Ok(true);
+        }
+        let slot = self.slot(group_id);
+        let mut slot = slot.write().await;
+        if slot
+            .as_ref()
+            .is_some_and(|group| Some(group.version()) != newest)
+        {
+            *slot = None;
+        }
+        Ok(false)
     }
 
     /// Another node, or another copy, has changed a group.

@@ -44,11 +44,19 @@ pub(super) async fn run(
         let (sender, decision) = match decide(&group, &submission, &commit, now, &fetched) {
             Ok(decided) => decided,
             Err(undecided) => {
+                let version = group.version();
                 *slot = Some(group);
                 drop(slot);
                 match undecided {
                     Undecided::Refused(refusal) => {
-                        return submission.first_answer_or(refusal).await;
+                        if node
+                            .groups()
+                            .is_newest(node.store(), group_id, version)
+                            .await?
+                        {
+                            return submission.first_answer_or(refusal).await;
+                        }
+                        continue;
                     }
                     Undecided::NeedsKeys(provider) => {
                         node.fetch_more_keys(provider, &mut fetched).await?;

@@ -28,14 +28,24 @@ pub(super) async fn run(
     let group_id = &submission.group_id;
     for _ in 0..TRIES {
         let now = node.now_ms();
-        let group = node.groups().read(node.store(), group_id).await;
-        let decided = group.and_then(|group| {
-            let (sender, outgoing) = decide(&group, &submission, &application, &payload)?;
-            Ok((group, sender, outgoing))
-        });
-        let (group, sender, outgoing) = match decided {
-            Ok(decided) => decided,
+        let group = match node.groups().read(node.store(), group_id).await {
+            Ok(group) => group,
             Err(refusal) => return submission.first_answer_or(refusal).await,
+        };
+        let (sender, outgoing) = match decide(&group, &submission, &application, &payload) {
+            Ok(decided) => decided,
+            Err(refusal) => {
+                let version = group.version();
+                drop(group);
+                if node
+                    .groups()
+                    .is_newest(node.store(), group_id, version)
+                    .await?
+                {
+                    return submission.first_answer_or(refusal).await;
+                }
+                continue;
+            }
         };
         let epoch = group.epoch();
         let mut writes = vec![submission.answered(epoch, now, sender.signature_key)];

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 
 use moh_messages::{
-    DsAuth, DsRequest, DsRequestBody, DsResponseBody, List, ProviderKeys, ProviderName,
+    DsAuth, DsRequest, DsRequestBody, DsResponseBody, GroupId, List, ProviderKeys, ProviderName,
     VerificationKeys,
 };
 
+use super::TRIES;
 use crate::authenticate::Claimed;
 use crate::error::Refusal;
 use crate::group::Group;
 use crate::node::Node;
-use crate::store::StoreError;
+use crate::store::{CommitError, StoreError};
 
 pub(super) async fn run(
     node: &Node,
@@ -30,22 +31,36 @@ pub(super) async fn run(
             "whoever was added signs this request",
         ));
     };
-    let group = node.groups().read(node.store(), &body.group_id).await?;
-    let signed = &claimed.signed;
-    group.authenticate_joiner(request, signed, key_package_ref, body.epoch, signature)?;
-    if group.epoch() == body.epoch {
-        return answer(node, &group);
+    let (store, group_id, epoch) = (node.store(), &body.group_id, body.epoch);
+    for _ in 0..TRIES {
+        let group = node.groups().read(store, group_id).await?;
+        let signed = &claimed.signed;
+        let joins = group.authenticate_joiner(request, signed, key_package_ref, epoch, signature);
+        match joins {
+            Ok(()) if group.epoch() == epoch => return answer(node, &group),
+            Ok(()) => {
+                drop(group);
+                return answer(node, &at_epoch(node, group_id, epoch).await?);
+            }
+            Err(refusal) => {
+                let version = group.version();
+                drop(group);
+                if node.groups().is_newest(store, group_id, version).await? {
+                    return Err(refusal);
+                }
+            }
+        }
     }
-    drop(group);
-    let stored = node
-        .store()
-        .group_at_epoch(&body.group_id, body.epoch)
-        .await?;
+    Err(CommitError::Conflict.into())
+}
+
+/// The group as it was when an epoch began.
+async fn at_epoch(node: &Node, group_id: &GroupId, epoch: u64) -> Result<Group, Refusal> {
+    let stored = node.store().group_at_epoch(group_id, epoch).await?;
     let stored = stored.ok_or(Refusal::EpochNotKept)?;
     let restored = tokio::task::spawn_blocking(move || Group::restore(&stored)).await;
     let unreadable = || StoreError("an epoch of a group cannot be read".to_owned());
-    let group = restored.ok().and_then(Result::ok).ok_or_else(unreadable)?;
-    answer(node, &group)
+    Ok(restored.ok().and_then(Result::ok).ok_or_else(unreadable)?)
 }
 
 fn answer(node: &Node, group: &Group) -> Result<DsResponseBody, Refusal> {

@@ -92,3 +92,54 @@ async fn a_group_that_is_being_changed_is_not_loaded_beside_that() {
     site.update(&mut member, &mut []).await;
     site.node.stop().await;
 }
+
+/// What one node remembers is older than what another one made durable: nobody is refused for
+/// that, whatever they ask.
+#[tokio::test]
+async fn another_node_has_changed_the_group() {
+    let mut site = Site::start().await;
+    let alice = site.device("alice/phone@a.example");
+    let mut alice = site.group_of(&alice).await;
+    let bob = site.device("bob/phone@b.example");
+    let (mut added, _) = site.add(&mut alice, &[&bob]).await;
+    let mut bob = added.remove(0);
+    let mut other = site.another_node().await;
+
+    for round in 0..3 {
+        std::mem::swap(&mut site.node, &mut other);
+        site.update(&mut alice, &mut [&mut bob]).await;
+        std::mem::swap(&mut site.node, &mut other);
+        // Its copy is an epoch behind.
+        match round {
+            0 => {
+                let message = bob.message("from a later epoch");
+                let sent = site.ask(&bob.ask(message)).await;
+                assert!(matches!(sent, Ok(DsResponseBody::Ok { .. })), "{sent:?}");
+            }
+            1 => site.update(&mut bob, &mut [&mut alice]).await,
+            _ => {
+                std::mem::swap(&mut site.node, &mut other);
+                let carol = site.device("carol/phone@c.example");
+                let key_package = carol.key_package();
+                let reference = carol.reference(&key_package);
+                let made = alice.commit(Plan {
+                    add: vec![key_package],
+                    ..Plan::default()
+                });
+                site.ask(&alice.ask(made.as_add())).await.unwrap();
+                alice.accept();
+                std::mem::swap(&mut site.node, &mut other);
+                let id = GroupId::new(alice.group.group_id().as_slice()).unwrap();
+                let tree = site
+                    .ask(&carol.welcome_info(&id, alice.epoch(), &reference))
+                    .await;
+                assert!(
+                    matches!(tree, Ok(DsResponseBody::WelcomeInfo { .. })),
+                    "{tree:?}"
+                );
+            }
+        }
+    }
+    other.stop().await;
+    site.end().await;
+}

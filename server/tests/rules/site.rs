@@ -14,7 +14,7 @@ use moh_server::federation::{PeerRequest, PeerResponse, Transport, Unreachable};
 use moh_server::group::Group;
 use moh_server::observe::Unobserved;
 use moh_server::store::{Embedded, EmbeddedOptions, OutboxRow, QueueRow, Store as _, StoredGroup};
-use moh_server::{Environment, Keys, Limits, Node, Parts};
+use moh_server::{Environment, Keys, Limits, Node, Parts, SecretKeys};
 use openmls::prelude::KeyPackage;
 use tempfile::TempDir;
 
@@ -27,6 +27,7 @@ pub(crate) struct Site {
     pub(crate) node: Node,
     pub(crate) store: Arc<Embedded>,
     pub(crate) homes: BTreeMap<&'static str, Arc<Home>>,
+    secret: SecretKeys,
     folder: TempDir,
 }
 
@@ -67,6 +68,26 @@ impl Transport for Peers {
     }
 }
 
+async fn node(
+    store: &Arc<Embedded>,
+    secret: &SecretKeys,
+    homes: &BTreeMap<&'static str, Arc<Home>>,
+    limits: Limits,
+) -> Node {
+    let node = Node::start(Parts {
+        name: "a.example".parse().unwrap(),
+        ds_domain: "a.example".to_owned(),
+        keys: Keys::new("a.example".parse().unwrap(), secret).unwrap(),
+        limits,
+        open_registration: true,
+        environment: Environment::system(),
+        store: store.clone(),
+        transport: Arc::new(Peers(homes.clone())),
+        observer: Arc::new(Unobserved),
+    });
+    node.await.unwrap()
+}
+
 impl Site {
     pub(crate) async fn start() -> Self {
         Self::with_limits(Limits::default()).await
@@ -82,25 +103,20 @@ impl Site {
         let path = folder.path().join("a.sqlite");
         let store = Arc::new(Embedded::open(path, options).unwrap());
         let mut homes: BTreeMap<_, _> = OTHERS.map(|name| (name, home_of(name))).into();
-        let node = Node::start(Parts {
-            name: "a.example".parse().unwrap(),
-            ds_domain: "a.example".to_owned(),
-            keys: Keys::new("a.example".parse().unwrap(), &secret).unwrap(),
-            limits,
-            open_registration: true,
-            environment: Environment::system(),
-            store: store.clone(),
-            transport: Arc::new(Peers(homes.clone())),
-            observer: Arc::new(Unobserved),
-        });
-        let node = node.await.unwrap();
+        let node = node(&store, &secret, &homes, limits).await;
         homes.insert("a.example", Arc::new(Home::of("a.example", &secret)));
         Self {
             node,
             store,
             homes,
+            secret,
             folder,
         }
+    }
+
+    /// Another node of the same provider.
+    pub(crate) async fn another_node(&self) -> Node {
+        node(&self.store, &self.secret, &self.homes, Limits::default()).await
     }
 
     pub(crate) async fn end(self) {
