@@ -18,7 +18,7 @@ impl Authority {
     pub(crate) fn of(folder: &Path) -> Result<Self> {
         let (certificate, key) = (folder.join("ca.pem"), folder.join("ca-key.pem"));
         if !key.exists() {
-            make(&key, &KeyPair::generate()?.serialize_pem())?;
+            make(&key, &KeyPair::generate()?.serialize_pem(), 0o600)?;
         }
         let pem = std::fs::read_to_string(&key)
             .with_context(|| format!("{} cannot be read", key.display()))?;
@@ -26,7 +26,7 @@ impl Authority {
             .with_context(|| format!("{} holds no private key", key.display()))?;
         let issuer = CertifiedIssuer::self_signed(ca_params(), key)?;
         if !certificate.exists() {
-            make(&certificate, &issuer.pem())?;
+            make(&certificate, &issuer.pem(), 0o644)?;
         }
         Ok(Self { issuer })
     }
@@ -47,12 +47,17 @@ impl Authority {
 }
 
 /// A file with this text, whole or not at all, unless there is one: another process may be doing
-/// the same. Its owner alone can read it.
-fn make(path: &Path, text: &str) -> Result<()> {
+/// the same.
+fn make(path: &Path, text: &str, mode: u32) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)
         .with_context(|| format!("{} cannot be written to", folder.display()))?;
     std::io::Write::write_all(&mut file, text.as_bytes())?;
+    #[cfg(unix)]
+    std::fs::set_permissions(
+        file.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(mode),
+    )?;
     match file.persist_noclobber(path) {
         Ok(_) => Ok(()),
         Err(error) if path.exists() => {

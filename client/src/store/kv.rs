@@ -52,11 +52,7 @@ impl<'c> Kv<'c> {
     ) -> Result<(), StoreError> {
         self.conn
             .prepare_cached("INSERT OR REPLACE INTO kv (kind, key, value) VALUES (?1, ?2, ?3)")?
-            .execute((
-                kind as i64,
-                serde_json::to_vec(key)?,
-                serde_json::to_vec(value)?,
-            ))?;
+            .execute((kind as i64, encode(key)?, encode(value)?))?;
         Ok(())
     }
 
@@ -68,17 +64,15 @@ impl<'c> Kv<'c> {
         let value: Option<Vec<u8>> = self
             .conn
             .prepare_cached("SELECT value FROM kv WHERE kind = ?1 AND key = ?2")?
-            .query_row((kind as i64, serde_json::to_vec(key)?), |row| row.get(0))
+            .query_row((kind as i64, encode(key)?), |row| row.get(0))
             .optional()?;
-        Ok(value
-            .map(|value| serde_json::from_slice(&value))
-            .transpose()?)
+        value.map(|value| decode(&value)).transpose()
     }
 
     fn delete(self, kind: Kind, key: &impl Serialize) -> Result<(), StoreError> {
         self.conn
             .prepare_cached("DELETE FROM kv WHERE kind = ?1 AND key = ?2")?
-            .execute((kind as i64, serde_json::to_vec(key)?))?;
+            .execute((kind as i64, encode(key)?))?;
         Ok(())
     }
 
@@ -89,6 +83,27 @@ impl<'c> Kv<'c> {
     ) -> Result<Vec<T>, StoreError> {
         Ok(self.get(kind, key)?.unwrap_or_default())
     }
+
+    /// A list whose items are encoded one by one, so that one can be added without reading the
+    /// others.
+    fn items<T: DeserializeOwned>(
+        self,
+        kind: Kind,
+        key: &impl Serialize,
+    ) -> Result<Vec<T>, StoreError> {
+        let items: Vec<Vec<u8>> = self.list(kind, key)?;
+        items.iter().map(|item| decode(item)).collect()
+    }
+}
+
+/// MessagePack with the names of fields: compact, fast, and it tells openmls's untagged enums
+/// apart.
+fn encode(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    rmp_serde::to_vec_named(value).map_err(|error| StoreError::Value(error.to_string()))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    rmp_serde::from_slice(bytes).map_err(|error| StoreError::Value(error.to_string()))
 }
 
 /// `fn NAME(&self, key, value)`: a setter.
@@ -233,8 +248,8 @@ impl StorageProvider<CURRENT_VERSION> for Kv<'_> {
         group_id: &GroupId,
         leaf_node: &LeafNode,
     ) -> Result<(), StoreError> {
-        let mut nodes: Vec<serde_json::Value> = self.list(Kind::OwnLeafNodes, group_id)?;
-        nodes.push(serde_json::to_value(leaf_node)?);
+        let mut nodes: Vec<Vec<u8>> = self.list(Kind::OwnLeafNodes, group_id)?;
+        nodes.push(encode(leaf_node)?);
         self.put(Kind::OwnLeafNodes, group_id, &nodes)
     }
 
@@ -245,7 +260,7 @@ impl StorageProvider<CURRENT_VERSION> for Kv<'_> {
         &self,
         group_id: &GroupId,
     ) -> Result<Vec<LeafNode>, StoreError> {
-        self.list(Kind::OwnLeafNodes, group_id)
+        self.items(Kind::OwnLeafNodes, group_id)
     }
 
     fn queue_proposal<
@@ -258,8 +273,8 @@ impl StorageProvider<CURRENT_VERSION> for Kv<'_> {
         proposal_ref: &ProposalRef,
         proposal: &QueuedProposal,
     ) -> Result<(), StoreError> {
-        let mut refs: Vec<serde_json::Value> = self.list(Kind::ProposalRefs, group_id)?;
-        let new = serde_json::to_value(proposal_ref)?;
+        let mut refs: Vec<Vec<u8>> = self.list(Kind::ProposalRefs, group_id)?;
+        let new = encode(proposal_ref)?;
         if !refs.contains(&new) {
             refs.push(new);
         }
@@ -274,7 +289,7 @@ impl StorageProvider<CURRENT_VERSION> for Kv<'_> {
         &self,
         group_id: &GroupId,
     ) -> Result<Vec<ProposalRef>, StoreError> {
-        self.list(Kind::ProposalRefs, group_id)
+        self.items(Kind::ProposalRefs, group_id)
     }
 
     fn queued_proposals<
@@ -285,7 +300,7 @@ impl StorageProvider<CURRENT_VERSION> for Kv<'_> {
         &self,
         group_id: &GroupId,
     ) -> Result<Vec<(ProposalRef, QueuedProposal)>, StoreError> {
-        let refs: Vec<ProposalRef> = self.list(Kind::ProposalRefs, group_id)?;
+        let refs: Vec<ProposalRef> = self.items(Kind::ProposalRefs, group_id)?;
         refs.into_iter()
             .map(|proposal_ref| {
                 let proposal = self
@@ -304,8 +319,8 @@ impl StorageProvider<CURRENT_VERSION> for Kv<'_> {
         group_id: &GroupId,
         proposal_ref: &ProposalRef,
     ) -> Result<(), StoreError> {
-        let mut refs: Vec<serde_json::Value> = self.list(Kind::ProposalRefs, group_id)?;
-        let gone = serde_json::to_value(proposal_ref)?;
+        let mut refs: Vec<Vec<u8>> = self.list(Kind::ProposalRefs, group_id)?;
+        let gone = encode(proposal_ref)?;
         refs.retain(|kept| *kept != gone);
         self.put(Kind::ProposalRefs, group_id, &refs)?;
         self.delete(Kind::Proposal, &(group_id, proposal_ref))
@@ -318,7 +333,7 @@ impl StorageProvider<CURRENT_VERSION> for Kv<'_> {
         &self,
         group_id: &GroupId,
     ) -> Result<(), StoreError> {
-        for proposal_ref in self.list::<ProposalRef>(Kind::ProposalRefs, group_id)? {
+        for proposal_ref in self.items::<ProposalRef>(Kind::ProposalRefs, group_id)? {
             self.delete(Kind::Proposal, &(group_id, &proposal_ref))?;
         }
         self.delete(Kind::ProposalRefs, group_id)

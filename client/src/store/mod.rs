@@ -27,7 +27,7 @@ pub enum StoreError {
     Sqlite(#[from] rusqlite::Error),
     /// A stored value does not read as what it was written as.
     #[error("state database, a stored value: {0}")]
-    Value(#[from] serde_json::Error),
+    Value(String),
     /// The file could not be created.
     #[error("state database file: {0}")]
     File(#[from] std::io::Error),
