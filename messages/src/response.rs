@@ -140,7 +140,7 @@ impl From<DsError> for DsResponse {
 /// ```text
 /// struct { DSErrorCode code; opaque detail<V>; opaque data<V>; } DSError;   // code: uint16; detail: UTF-8
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[derive(Clone, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct DsError {
     /// What is wrong.
     pub code: DsErrorCode,
@@ -187,6 +187,12 @@ impl std::fmt::Display for DsError {
             write!(f, ": {}", self.detail())?;
         }
         Ok(())
+    }
+}
+
+impl std::fmt::Debug for DsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DsError({self})")
     }
 }
 
