@@ -19,7 +19,8 @@ pub(super) async fn run(
         return Err(Refusal::not_built(claimed.request.body.name()));
     };
     let info = body.group_info.as_slice();
-    let submission = Submission::new(node, &claimed, info, || Ok(body.group_id.clone()))?;
+    let read = || Ok((body.group_id.clone(), ()));
+    let (submission, ()) = Submission::new(node, &claimed, info, read)?;
     if let Some(answer) = submission.first_answer().await? {
         return Ok(answer);
     }

@@ -28,8 +28,8 @@ pub(super) async fn run(
     commit: Commit<'_>,
 ) -> Result<DsResponseBody, Refusal> {
     let bytes = commit.update.commit.as_slice();
-    let group_of = || Ok(read_handshake(bytes)?.group_id);
-    let submission = Submission::new(node, claimed, bytes, group_of)?;
+    let read = || Ok((read_handshake(bytes)?.group_id, ()));
+    let (submission, ()) = Submission::new(node, claimed, bytes, read)?;
     let group_id = &submission.group_id;
     let mut fetched = Vec::new();
     for _ in 0..TRIES {

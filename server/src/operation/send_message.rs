@@ -20,9 +20,11 @@ pub(super) async fn run(
         return Err(Refusal::not_built(claimed.request.body.name()));
     };
     let bytes = body.message.as_slice();
-    let group_of = || Ok(read_application(bytes)?.group_id);
-    let submission = Submission::new(node, &claimed, bytes, group_of)?;
-    let application = read_application(bytes)?;
+    let read = || {
+        let application = read_application(bytes)?;
+        Ok((application.group_id.clone(), application))
+    };
+    let (submission, application) = Submission::new(node, &claimed, bytes, read)?;
     let payload = MlsBytes::new(bytes).map_err(|_| Refusal::LimitExceeded("message"))?;
     let payload = QueuePayload::MlsMessage(payload);
     let group_id = &submission.group_id;

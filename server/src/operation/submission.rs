@@ -22,16 +22,16 @@ pub(super) struct Submission<'a> {
 }
 
 impl<'a> Submission<'a> {
-    /// `message` is what the request is recognized by; `group_of` reads the group's name.
+    /// `message` is what the request is recognized by; `read` reads it, and the group's name.
     ///
     /// # Errors
-    /// `unauthenticated` when it is not a leaf that signs; whatever `group_of` finds.
-    pub(super) fn new(
+    /// `unauthenticated` when it is not a leaf that signs; whatever `read` finds.
+    pub(super) fn new<T>(
         node: &'a Node,
         claimed: &'a Claimed<DsRequest>,
         message: &[u8],
-        group_of: impl FnOnce() -> Result<GroupId, Refusal>,
-    ) -> Result<Self, Refusal> {
+        read: impl FnOnce() -> Result<(GroupId, T), Refusal>,
+    ) -> Result<(Self, T), Refusal> {
         let DsAuth::Leaf {
             leaf_index,
             signature,
@@ -39,15 +39,17 @@ impl<'a> Submission<'a> {
         else {
             return Err(Refusal::Unauthenticated("a member signs this request"));
         };
-        let (leaf_index, hash, group_id) = (*leaf_index, sha256(message), group_of()?);
-        Ok(Self {
+        let (leaf_index, hash) = (*leaf_index, sha256(message));
+        let (group_id, read) = read()?;
+        let submission = Self {
             node,
             claimed,
             group_id,
             leaf_index,
             signature,
             hash,
-        })
+        };
+        Ok((submission, read))
     }
 
     /// The first answer, for whoever holds the key that the message was accepted from.
