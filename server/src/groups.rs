@@ -170,13 +170,6 @@ impl Groups {
         }
         Ok(false)
     }
-
-    /// Another node, or another copy, has changed a group.
-    pub(crate) async fn invalidate(&self, group_id: &GroupId) {
-        let slot = self.slot(group_id);
-        *slot.write().await = None;
-        self.forget(group_id);
-    }
 }
 
 /// Whether anybody besides the cache has the slot. Such a slot stays: were there two slots of one

@@ -49,11 +49,11 @@ pub(super) async fn run(
                 continue;
             }
         };
-        let epoch = group.epoch();
+        let (epoch, version) = (group.epoch(), group.version());
         let mut writes = vec![submission.answered(epoch, now, sender.signature_key)];
         writes.extend(node.deliver(group_id, outgoing, now));
         let expect = vec![
-            Expect::Group(group_id.clone(), Some(group.version())),
+            Expect::Group(group_id.clone(), Some(version)),
             submission.is_new(),
         ];
         // The group stays as it is until the message is durable: what is accepted first is
@@ -71,7 +71,10 @@ pub(super) async fn run(
                 if let Some(first) = submission.first_answer().await? {
                     return Ok(first);
                 }
-                node.groups().invalidate(group_id).await;
+                // What is not the newest is forgotten, and decided on again.
+                node.groups()
+                    .is_newest(node.store(), group_id, version)
+                    .await?;
             }
             Err(error) => return Err(error.into()),
         }
