@@ -25,7 +25,7 @@ pub struct Change {
 /// What must hold at the moment of the commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expect {
-    /// The group is at this version, and not deleted; none: there never was one of this name.
+    /// The group is at this version, and not forgotten; none: there never was one of this name.
     Group(GroupId, Option<Version>),
     /// There is no such client.
     NoClient(ClientId),
@@ -48,6 +48,11 @@ pub enum Write {
         group_id: GroupId,
         /// Its whole state.
         snapshot: Vec<u8>,
+        /// When it has to be looked after, in milliseconds since the Unix epoch; `u64::MAX`:
+        /// never.
+        due_at: u64,
+        /// The clients that have a leaf, for the index of a client's groups.
+        members: Vec<ClientId>,
     },
     /// The next version of a group: one entry of its log, and now and then its whole state.
     AppendGroup {
@@ -64,6 +69,44 @@ pub enum Write {
         /// Epochs before this one need not be restored any more. The store may forget what
         /// leads to them alone.
         keep_from_epoch: u64,
+        /// When it has to be looked after, in milliseconds since the Unix epoch; `u64::MAX`:
+        /// never.
+        due_at: u64,
+        /// Clients that have their first leaf since this version.
+        entered: Vec<ClientId>,
+        /// Clients that have no leaf any more. Who is in both stays.
+        left: Vec<ClientId>,
+    },
+    /// A group that ended long ago: its snapshots, its log, its answers, its members and the
+    /// removals that are wanted of it are forgotten. Its name is taken for ever.
+    ForgetGroup {
+        /// The group.
+        group_id: GroupId,
+    },
+    /// A client is to be removed. Where that is wanted already, the earlier time counts.
+    WantRemoval {
+        /// The client.
+        client_id: ClientId,
+        /// From this group, and nothing changes where there is none, or it is forgotten; none:
+        /// from every group that has the client as a member.
+        group_id: Option<GroupId>,
+        /// Not before this, in milliseconds since the Unix epoch.
+        at: u64,
+    },
+    /// Removals that are not wanted any more: they are proposed, or the client is not in the
+    /// group.
+    RemovalsDone {
+        /// The group.
+        group_id: GroupId,
+        /// Whose.
+        clients: Vec<ClientId>,
+    },
+    /// All removals that are wanted of a group have to wait.
+    PostponeRemovals {
+        /// The group.
+        group_id: GroupId,
+        /// Not before this, in milliseconds since the Unix epoch.
+        until: u64,
     },
     /// A message that was accepted, with its answer, in case the same one comes again.
     Answer {
@@ -172,8 +215,17 @@ pub struct Answer {
     pub epoch: u64,
     /// In milliseconds since the Unix epoch.
     pub accepted_at: u64,
-    /// The key whose owner may have the answer again.
-    pub signature_key: PublicKey,
+    /// Who may have the answer again.
+    pub whose: Whose,
+}
+
+/// Who may have an answer again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Whoever holds this key.
+    Key(PublicKey),
+    /// Whatever this provider signs.
+    Provider(ProviderName),
 }
 
 /// A delivery to another provider, before it has a number.

@@ -77,7 +77,7 @@ pub trait Store: Send + Sync + 'static {
     /// Makes a change durable.
     async fn commit(&self, change: Change) -> Result<(), CommitError>;
 
-    /// The newest snapshot of a group, with the log after it.
+    /// The newest snapshot of a group, with the log after it. None when it is forgotten.
     async fn group(&self, group_id: &GroupId) -> Result<Option<StoredGroup>, StoreError>;
 
     /// A group as it was when `epoch` began: a snapshot of that epoch or before it, with the
@@ -88,8 +88,15 @@ pub trait Store: Send + Sync + 'static {
         epoch: u64,
     ) -> Result<Option<StoredGroup>, StoreError>;
 
-    /// The version of a group.
+    /// The version of a group, also when it is forgotten.
     async fn group_version(&self, group_id: &GroupId) -> Result<Option<Version>, StoreError>;
+
+    /// Groups that have to be looked after at `now`, or that a removal is wanted of by then:
+    /// the longest due first, each once, at most `max`.
+    async fn groups_due(&self, now: u64, max: usize) -> Result<Vec<GroupId>, StoreError>;
+
+    /// The clients that are to be removed from a group, at whatever time, by name.
+    async fn wanted_removals(&self, group_id: &GroupId) -> Result<Vec<ClientId>, StoreError>;
 
     /// The first answer to a message.
     async fn answer(

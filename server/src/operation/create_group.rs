@@ -33,6 +33,8 @@ pub(super) async fn run(
             Write::CreateGroup {
                 group_id: body.group_id.clone(),
                 snapshot,
+                due_at: u64::MAX,
+                members: Vec::new(),
             },
             submission.answered(0, now, creator.signature_key.clone()),
         ],

@@ -140,6 +140,9 @@ fn change(
             entry: applied.entry,
             snapshot: applied.snapshot,
             keep_from_epoch: applied.keep_from_epoch,
+            due_at: u64::MAX,
+            entered: Vec::new(),
+            left: Vec::new(),
         },
         submission.answered(epoch, now, signature_key),
     ];

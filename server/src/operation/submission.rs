@@ -6,7 +6,7 @@ use moh_messages::{
 };
 
 use crate::authenticate::Claimed;
-use crate::change::{Answer, Expect, Write};
+use crate::change::{Answer, Expect, Whose, Write};
 use crate::crypto::{self, sha256};
 use crate::error::Refusal;
 use crate::node::Node;
@@ -61,10 +61,13 @@ impl<'a> Submission<'a> {
         let Some(Answer {
             epoch,
             accepted_at,
-            signature_key,
+            whose,
         }) = answer
         else {
             return Ok(None);
+        };
+        let Whose::Key(signature_key) = whose else {
+            return Err(Refusal::UnknownGroup);
         };
         let is_theirs = crypto::verify_with_label(
             scheme_of(&signature_key),
@@ -104,7 +107,7 @@ impl<'a> Submission<'a> {
             answer: Answer {
                 epoch,
                 accepted_at,
-                signature_key,
+                whose: Whose::Key(signature_key),
             },
         }
     }

@@ -12,6 +12,7 @@ mod groups;
 mod model;
 mod outbox;
 mod queues;
+mod upkeep;
 mod users;
 
 pub(crate) use changes::*;
@@ -19,6 +20,7 @@ pub(crate) use groups::*;
 pub(crate) use model::*;
 pub(crate) use outbox::*;
 pub(crate) use queues::*;
+pub(crate) use upkeep::*;
 pub(crate) use users::*;
 
 use std::sync::Arc;
@@ -28,7 +30,7 @@ use moh_messages::{
     SignatureScheme, UserId,
 };
 
-use crate::change::{Answer, Change, Client, Expect, KeyPackage, OutboxDelivery, Write};
+use crate::change::{Answer, Change, Client, Expect, KeyPackage, OutboxDelivery, Whose, Write};
 use crate::store::{CommitError, QueueRow, Store};
 
 /// Data of a store, empty at first.
@@ -52,6 +54,12 @@ macro_rules! conformance_tests {
             what_leads_to_old_epochs_alone_is_forgotten,
             a_version_that_does_not_follow_fails,
             answers_are_kept_until_forgotten,
+            an_answer_is_whose_it_was,
+            groups_are_due_at_their_time,
+            a_removal_is_wanted_of_a_group_or_of_all,
+            removals_are_done_or_wait,
+            the_groups_of_a_client_follow_its_leaves,
+            a_group_that_is_forgotten_leaves_its_name,
             an_audience_is_what_it_was_first,
             a_queue_is_in_order_and_without_what_is_excepted,
             a_queue_is_read_in_portions,
@@ -104,6 +112,16 @@ pub(crate) fn group_id(name: &str) -> GroupId {
 
 pub(crate) fn delivery_id(number: u8) -> DeliveryId {
     DeliveryId::new([number; 16]).unwrap()
+}
+
+/// A new group that is never due and has nobody in its index.
+pub(crate) fn create(name: &str) -> Write {
+    Write::CreateGroup {
+        group_id: group_id(name),
+        snapshot: b"at 0".to_vec(),
+        due_at: u64::MAX,
+        members: Vec::new(),
+    }
 }
 
 pub(crate) fn change(expect: Vec<Expect>, writes: Vec<Write>) -> Change {
@@ -177,7 +195,7 @@ pub(crate) fn an_answer(epoch: u64) -> Answer {
     Answer {
         epoch,
         accepted_at: 77,
-        signature_key: PublicKey::new(*b"key").unwrap(),
+        whose: Whose::Key(PublicKey::new(*b"key").unwrap()),
     }
 }
 

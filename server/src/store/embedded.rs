@@ -15,6 +15,7 @@ mod schema;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod writer;
 
 use std::fs::File;
@@ -88,7 +89,7 @@ impl Embedded {
     ///
     /// # Errors
     /// When it cannot be read or written, is in use by another process, or was written by a
-    /// newer version of this software.
+    /// version of this software that is newer, or was never released.
     pub fn open(path: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, StoreError> {
         let path = path.as_ref();
         let lock = schema::lock(path)?;
@@ -155,6 +156,19 @@ impl Store for Embedded {
         let group_id = group_id.clone();
         self.readers
             .read(move |c| reads::group_version(c, &group_id))
+            .await
+    }
+
+    async fn groups_due(&self, now: u64, max: usize) -> Result<Vec<GroupId>, StoreError> {
+        self.readers
+            .read(move |c| upkeep::groups_due(c, now, max))
+            .await
+    }
+
+    async fn wanted_removals(&self, group_id: &GroupId) -> Result<Vec<ClientId>, StoreError> {
+        let group_id = group_id.clone();
+        self.readers
+            .read(move |c| upkeep::wanted_removals(c, &group_id))
             .await
     }
 

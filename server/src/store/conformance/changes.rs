@@ -7,10 +7,7 @@ pub(crate) async fn a_change_is_made_whole_or_not_at_all(data: &impl Data) {
     write(&*store, vec![audience(1, &[Some("alice")])]).await;
     let writes = || {
         vec![
-            Write::CreateGroup {
-                group_id: group_id("g"),
-                snapshot: vec![1],
-            },
+            create("g"),
             message(1, None, "one"),
             Write::OutboxAudience {
                 digest: digest(9),
@@ -65,10 +62,7 @@ pub(crate) async fn a_change_is_made_whole_or_not_at_all(data: &impl Data) {
 
 fn what_is_expected_later() -> Vec<Write> {
     vec![
-        Write::CreateGroup {
-            group_id: group_id("g"),
-            snapshot: vec![1],
-        },
+        create("g"),
         Write::Client {
             client_id: client("alice"),
             client: known_client("k"),
@@ -145,11 +139,7 @@ pub(crate) async fn one_of_many_changes_of_a_version_wins(data: &impl Data) {
     const TASKS: u64 = 32;
     const ROUNDS: u64 = 10;
     let store = data.open();
-    let create = Write::CreateGroup {
-        group_id: group_id("g"),
-        snapshot: vec![0],
-    };
-    write(&*store, vec![create, audience(1, &[Some("alice")])]).await;
+    write(&*store, vec![create("g"), audience(1, &[Some("alice")])]).await;
     for version in 1..=ROUNDS {
         let attempts: Vec<_> = (0..TASKS)
             .map(|task| {
@@ -187,11 +177,11 @@ pub(crate) async fn one_of_many_changes_of_a_version_wins(data: &impl Data) {
 
 pub(crate) async fn what_is_committed_is_still_there_when_opened_again(data: &impl Data) {
     let store = data.open();
-    let create = Write::CreateGroup {
-        group_id: group_id("g"),
-        snapshot: vec![1, 2],
-    };
-    write(&*store, vec![create, audience(1, &[Some("alice"), None])]).await;
+    write(
+        &*store,
+        vec![create("g"), audience(1, &[Some("alice"), None])],
+    )
+    .await;
     for version in 1..=20 {
         let writes = vec![
             append("g", version, version / 2, None, 0),

@@ -18,6 +18,9 @@ pub(crate) fn append(
         entry: format!("to {version}").into_bytes(),
         snapshot: snapshot.map(|()| format!("at {version}").into_bytes()),
         keep_from_epoch,
+        due_at: u64::MAX,
+        entered: Vec::new(),
+        left: Vec::new(),
     }
 }
 
@@ -33,21 +36,13 @@ fn stored(snapshot_version: u64, version: u64) -> Option<StoredGroup> {
     })
 }
 
-async fn create(store: &dyn Store, name: &str) {
-    let create = Write::CreateGroup {
-        group_id: group_id(name),
-        snapshot: b"at 0".to_vec(),
-    };
-    write(store, vec![create]).await;
-}
-
 pub(crate) async fn a_group_is_its_snapshot_and_its_log(data: &impl Data) {
     let store = data.open();
     let group = async || store.group(&group_id("g")).await.unwrap();
     assert_eq!(group().await, None);
     assert_eq!(store.group_version(&group_id("g")).await.unwrap(), None);
-    create(&*store, "g").await;
-    create(&*store, "h").await;
+    write(&*store, vec![create("g")]).await;
+    write(&*store, vec![create("h")]).await;
     assert_eq!(group().await, stored(0, 0));
     // Two versions in one change.
     write(
@@ -62,11 +57,8 @@ pub(crate) async fn a_group_is_its_snapshot_and_its_log(data: &impl Data) {
     assert_eq!(group().await, stored(3, 4));
     assert_eq!(store.group_version(&group_id("g")).await.unwrap(), Some(4));
     assert_eq!(store.group_version(&group_id("h")).await.unwrap(), Some(0));
-    let again = Write::CreateGroup {
-        group_id: group_id("g"),
-        snapshot: b"another".to_vec(),
-    };
-    let result = store.commit(change(Vec::new(), vec![again])).await;
+    let again = change(Vec::new(), vec![create("g")]);
+    let result = store.commit(again).await;
     assert!(result.is_err());
     assert_eq!(group().await, stored(3, 4));
 }
@@ -75,8 +67,8 @@ pub(crate) async fn a_group_as_it_was_at_an_epoch(data: &impl Data) {
     let store = data.open();
     let at = async |epoch| store.group_at_epoch(&group_id("g"), epoch).await.unwrap();
     assert_eq!(at(0).await, None);
-    create(&*store, "g").await;
-    create(&*store, "h").await;
+    write(&*store, vec![create("g")]).await;
+    write(&*store, vec![create("h")]).await;
     // Versions 1 to 8 are of the epochs 0 1 1 2 2 2 3 3, with a snapshot at version 5.
     for (version, epoch) in (1..).zip([0, 1, 1, 2, 2, 2, 3, 3]) {
         let snapshot = (version == 5).then_some(());
@@ -93,7 +85,7 @@ pub(crate) async fn a_group_as_it_was_at_an_epoch(data: &impl Data) {
 pub(crate) async fn what_leads_to_old_epochs_alone_is_forgotten(data: &impl Data) {
     let store = data.open();
     let at = async |epoch| store.group_at_epoch(&group_id("g"), epoch).await.unwrap();
-    create(&*store, "g").await;
+    write(&*store, vec![create("g")]).await;
     // Version and epoch are the same, with a snapshot at every fourth.
     for version in 1..=11 {
         let snapshot = (version % 4 == 0).then_some(());
@@ -118,7 +110,7 @@ pub(crate) async fn what_leads_to_old_epochs_alone_is_forgotten(data: &impl Data
 
 pub(crate) async fn a_version_that_does_not_follow_fails(data: &impl Data) {
     let store = data.open();
-    create(&*store, "g").await;
+    write(&*store, vec![create("g")]).await;
     write(&*store, vec![append("g", 1, 1, None, 0)]).await;
     for (name, version) in [("g", 0), ("g", 1), ("g", 3), ("g", u64::MAX), ("h", 1)] {
         let writes = vec![append(name, version, 2, Some(()), 0)];
@@ -129,6 +121,24 @@ pub(crate) async fn a_version_that_does_not_follow_fails(data: &impl Data) {
         );
     }
     assert_eq!(store.group(&group_id("g")).await.unwrap(), stored(0, 1));
+}
+
+pub(crate) async fn an_answer_is_whose_it_was(data: &impl Data) {
+    let store = data.open();
+    let of_a_provider = Answer {
+        whose: Whose::Provider(provider("a")),
+        ..an_answer(3)
+    };
+    for (hash, answer) in [(1, &of_a_provider), (2, &an_answer(3))] {
+        let write_answer = Write::Answer {
+            group_id: group_id("g"),
+            message_hash: [hash; 32],
+            answer: answer.clone(),
+        };
+        write(&*store, vec![write_answer]).await;
+        let found = store.answer(&group_id("g"), &[hash; 32]).await.unwrap();
+        assert_eq!(found.as_ref(), Some(answer));
+    }
 }
 
 pub(crate) async fn answers_are_kept_until_forgotten(data: &impl Data) {

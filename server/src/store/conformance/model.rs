@@ -1,7 +1,10 @@
 //! Random changes, against a model that is too simple to be wrong.
 
+mod upkeep;
+
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::upkeep::{Upkeep, compare_upkeep};
 use super::*;
 use crate::store::StoredGroup;
 
@@ -21,7 +24,7 @@ impl Dice {
     }
 
     fn group(&mut self) -> &'static str {
-        GROUPS[usize::from(self.small(3))]
+        GROUPS[usize::from(self.small(6))]
     }
 
     fn name(&mut self) -> &'static str {
@@ -34,12 +37,13 @@ impl Dice {
 }
 
 const NAMES: [&str; 4] = ["alice", "bob", "carol", "dave"];
-const GROUPS: [&str; 3] = ["g", "h", "i"];
+const GROUPS: [&str; 6] = ["g", "h", "i", "j", "k", "l"];
 
 #[derive(Clone, Default)]
 struct Model {
     /// By name: the version, the epochs of all versions, and the versions with a snapshot.
     groups: BTreeMap<&'static str, (Vec<u64>, BTreeSet<u64>)>,
+    upkeep: Upkeep,
     answers: BTreeMap<(&'static str, u8), u64>,
     audiences: BTreeMap<u8, Vec<Option<&'static str>>>,
     /// Audience, who is excepted, when, and the number in its payload.
@@ -75,12 +79,13 @@ impl Plan {
         };
         plan.then.now += dice.roll(3);
         for _ in 0..=dice.roll(4) {
-            match dice.roll(8) {
-                0 | 1 => plan.group(dice),
+            match dice.roll(10) {
+                0 | 1 | 8 => plan.group(dice),
                 2 => plan.answer(dice),
                 3 | 4 => plan.message(dice),
                 5 => plan.outbox(dice),
                 6 => plan.key_package(dice),
+                7 => plan.upkeep(dice),
                 _ => plan.rest(dice),
             }
         }
@@ -106,9 +111,13 @@ impl Plan {
             (true, Some(version)) => Some(version + 1),
             (true, None) => Some(0),
         };
-        self.holds &= !wrong;
-        let expect = Expect::Group(group_id(name), expected);
-        self.change.expect.push(expect);
+        let forgotten = model.upkeep.forgotten.contains(name);
+        // Nothing holds of a group that is forgotten.
+        if !forgotten || wrong {
+            self.holds &= !wrong;
+            let expect = Expect::Group(group_id(name), if forgotten { version } else { expected });
+            self.change.expect.push(expect);
+        }
         let number = dice.small(20);
         if dice.one_in(4) {
             self.holds &= !model.delivered.contains_key(&number);
@@ -129,12 +138,18 @@ impl Plan {
 
     fn group(&mut self, dice: &mut Dice) {
         let name = dice.group();
+        if self.then.upkeep.forgotten.contains(name) {
+            return;
+        }
+        let (due, entered, left) = self.index(dice, name);
         let Some((epochs, snapshots)) = self.then.groups.get_mut(name) else {
             let group = (vec![0], BTreeSet::from([0]));
             self.then.groups.insert(name, group);
             self.change.writes.push(Write::CreateGroup {
                 group_id: group_id(name),
                 snapshot: b"at 0".to_vec(),
+                due_at: due,
+                members: entered,
             });
             return;
         };
@@ -151,7 +166,16 @@ impl Plan {
                 snapshots.retain(|version| *version >= kept);
             }
         }
-        let append = append(name, version, epoch, snapshot, keep);
+        let mut append = append(name, version, epoch, snapshot, keep);
+        if let Write::AppendGroup {
+            due_at,
+            entered: e,
+            left: l,
+            ..
+        } = &mut append
+        {
+            (*due_at, *e, *l) = (due, entered, left);
+        }
         self.change.writes.push(append);
     }
 
@@ -332,6 +356,7 @@ async fn forget_audiences(store: &dyn Store, model: &mut Model) {
 }
 
 async fn compare(store: &dyn Store, model: &Model, known: &mut Known) {
+    compare_upkeep(store, model).await;
     for name in GROUPS {
         compare_group(store, model, name).await;
         for number in 0..20 {
@@ -398,6 +423,12 @@ async fn compare_group(store: &dyn Store, model: &Model, name: &str) {
         return;
     };
     let version = epochs.len() as u64 - 1;
+    let stored_version = store.group_version(&group_id(name)).await.unwrap();
+    assert_eq!(stored_version, Some(version));
+    if model.upkeep.forgotten.contains(name) {
+        assert_eq!(found, None);
+        return;
+    }
     let newest = *snapshots.last().unwrap();
     assert_eq!(found, Some(stored(newest, version)));
     for epoch in 0..epochs.last().unwrap() + 2 {

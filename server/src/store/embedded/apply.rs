@@ -3,11 +3,11 @@
 use moh_messages::{AudienceDigest, ClientId, GroupId, ProviderName, UserId};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
-use super::{StoreError, bound, int, reads, time};
-use crate::change::{Answer, Client, Expect, KeyPackage, OutboxDelivery, Write};
+use super::{StoreError, bound, int, reads, time, upkeep};
+use crate::change::{Answer, Client, Expect, KeyPackage, OutboxDelivery, Whose, Write};
 use crate::store::CommitError;
 
-type Made = Result<(), CommitError>;
+pub(super) type Made = Result<(), CommitError>;
 
 /// Whether everything holds that a change was based on.
 pub(super) fn expected(connection: &Connection, expect: &[Expect]) -> Made {
@@ -24,8 +24,10 @@ fn holds(connection: &Connection, expect: &Expect) -> Result<bool, StoreError> {
         Ok(connection.prepare_cached(sql)?.exists(params)?)
     };
     match expect {
-        Expect::Group(group_id, version) => {
-            Ok(reads::group_version(connection, group_id)? == *version)
+        Expect::Group(group_id, None) => Ok(reads::group_version(connection, group_id)?.is_none()),
+        Expect::Group(group_id, Some(expected)) => {
+            let group = reads::group_number(connection, group_id)?;
+            Ok(group.is_some_and(|(_, version)| version == *expected))
         }
         Expect::NoClient(client_id) => Ok(!exists(
             "SELECT 1 FROM clients WHERE client_id = ?1",
@@ -56,10 +58,12 @@ fn holds(connection: &Connection, expect: &Expect) -> Result<bool, StoreError> {
 pub(super) fn written(connection: &Connection, writes: &[Write]) -> Made {
     for write in writes {
         match write {
-            Write::CreateGroup { group_id, snapshot } => {
-                create_group(connection, group_id, snapshot)
-            }
+            Write::CreateGroup { .. } => create_group(connection, write),
             Write::AppendGroup { .. } => append_group(connection, write),
+            Write::ForgetGroup { .. }
+            | Write::WantRemoval { .. }
+            | Write::RemovalsDone { .. }
+            | Write::PostponeRemovals { .. } => upkeep::written(connection, write),
             Write::Answer {
                 group_id,
                 message_hash,
@@ -120,7 +124,7 @@ fn rows(connection: &Connection, sql: &str, params: impl Params) -> Result<usize
     Ok(connection.prepare_cached(sql)?.execute(params)?)
 }
 
-fn run(connection: &Connection, sql: &str, params: impl Params) -> Made {
+pub(super) fn run(connection: &Connection, sql: &str, params: impl Params) -> Made {
     rows(connection, sql, params).map(|_| ())
 }
 
@@ -132,17 +136,28 @@ fn one(connection: &Connection, sql: &str, params: impl Params) -> Made {
     }
 }
 
-fn create_group(connection: &Connection, group_id: &GroupId, snapshot: &[u8]) -> Made {
+fn create_group(connection: &Connection, write: &Write) -> Made {
+    let Write::CreateGroup {
+        group_id,
+        snapshot,
+        due_at,
+        members,
+    } = write
+    else {
+        return Ok(());
+    };
     run(
         connection,
-        "INSERT INTO groups (group_id, version) VALUES (?1, 0)",
-        [group_id.as_slice()],
+        "INSERT INTO groups (group_id, version, due_at) VALUES (?1, 0, ?2)",
+        params![group_id.as_slice(), upkeep::due(*due_at)],
     )?;
+    let number = connection.last_insert_rowid();
     run(
         connection,
         "INSERT INTO group_snapshots (group_number, version, epoch, bytes) VALUES (?1, 0, 0, ?2)",
-        params![connection.last_insert_rowid(), snapshot],
-    )
+        params![number, snapshot],
+    )?;
+    upkeep::members(connection, number, members, &[])
 }
 
 fn append_group(connection: &Connection, write: &Write) -> Made {
@@ -153,6 +168,9 @@ fn append_group(connection: &Connection, write: &Write) -> Made {
         entry,
         snapshot,
         keep_from_epoch,
+        due_at,
+        entered,
+        left,
     } = write
     else {
         return Ok(());
@@ -160,12 +178,16 @@ fn append_group(connection: &Connection, write: &Write) -> Made {
     let (version, epoch) = (int(*version)?, int(*epoch)?);
     let number: i64 = connection
         .prepare_cached(
-            "UPDATE groups SET version = ?2 WHERE group_id = ?1 AND version = ?2 - 1
-             RETURNING number",
+            "UPDATE groups SET version = ?2, due_at = ?3
+             WHERE group_id = ?1 AND version = ?2 - 1 AND forgotten = 0 RETURNING number",
         )?
-        .query_row(params![group_id.as_slice(), version], |row| row.get(0))
+        .query_row(
+            params![group_id.as_slice(), version, upkeep::due(*due_at)],
+            |row| row.get(0),
+        )
         .optional()?
         .ok_or_else(|| StoreError(format!("version {version} does not follow the stored one")))?;
+    upkeep::members(connection, number, entered, left)?;
     run(
         connection,
         "INSERT INTO group_log (group_number, version, epoch, bytes) VALUES (?1, ?2, ?3, ?4)",
@@ -203,16 +225,21 @@ fn append_group(connection: &Connection, write: &Write) -> Made {
 }
 
 fn answer(connection: &Connection, group: &GroupId, hash: &[u8; 32], given: &Answer) -> Made {
+    let (key, provider) = match &given.whose {
+        Whose::Key(key) => (Some(key.as_slice()), None),
+        Whose::Provider(provider) => (None, Some(provider.as_str())),
+    };
     one(
         connection,
-        "INSERT INTO answers (group_id, message_hash, epoch, accepted_at, signature_key)
-         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+        "INSERT INTO answers (group_id, message_hash, epoch, accepted_at, signature_key, provider)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
         params![
             group.as_slice(),
             hash,
             int(given.epoch)?,
             int(given.accepted_at)?,
-            given.signature_key.as_slice()
+            key,
+            provider
         ],
     )
 }

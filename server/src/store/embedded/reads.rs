@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
 use super::{bound, name, opaque, schema};
-use crate::change::{Answer, Client, KeyPackage, OutboxDelivery, Version};
+use crate::change::{Answer, Client, KeyPackage, OutboxDelivery, Version, Whose};
 use crate::store::{OutboxRow, StoreError, StoredGroup};
 
 type Found<T> = Result<Option<T>, StoreError>;
@@ -78,9 +78,10 @@ pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
 }
 
-fn group_number(connection: &Connection, group_id: &GroupId) -> Found<(i64, Version)> {
+/// The number and the version of a group that is not forgotten.
+pub(super) fn group_number(connection: &Connection, group_id: &GroupId) -> Found<(i64, Version)> {
     Ok(connection
-        .prepare_cached("SELECT number, version FROM groups WHERE group_id = ?1")?
+        .prepare_cached("SELECT number, version FROM groups WHERE group_id = ?1 AND forgotten = 0")?
         .query_row([group_id.as_slice()], |row| {
             Ok((row.get(0)?, number(row, 1)?))
         })
@@ -88,7 +89,10 @@ fn group_number(connection: &Connection, group_id: &GroupId) -> Found<(i64, Vers
 }
 
 pub(super) fn group_version(connection: &Connection, group_id: &GroupId) -> Found<Version> {
-    Ok(group_number(connection, group_id)?.map(|(_, version)| version))
+    Ok(connection
+        .prepare_cached("SELECT version FROM groups WHERE group_id = ?1")?
+        .query_row([group_id.as_slice()], |row| number(row, 0))
+        .optional()?)
 }
 
 pub(super) fn group(connection: &Connection, group_id: &GroupId) -> Found<StoredGroup> {
@@ -167,18 +171,24 @@ pub(super) fn answer(
 ) -> Found<Answer> {
     let row = connection
         .prepare_cached(
-            "SELECT epoch, accepted_at, signature_key FROM answers
+            "SELECT epoch, accepted_at, signature_key, provider FROM answers
              WHERE group_id = ?1 AND message_hash = ?2",
         )?
         .query_row(params![group_id.as_slice(), message_hash], |row| {
-            Ok((number(row, 0)?, number(row, 1)?, row.get(2)?))
+            let (key, provider): (_, Option<String>) = (row.get(2)?, row.get(3)?);
+            Ok((number(row, 0)?, number(row, 1)?, key, provider))
         })
         .optional()?;
-    row.map(|(epoch, accepted_at, key)| {
+    row.map(|(epoch, accepted_at, key, provider)| {
+        let whose = match (key, provider) {
+            (Some(key), None) => Whose::Key(opaque(key)?),
+            (None, Some(provider)) => Whose::Provider(name(&provider)?),
+            _ => return Err(StoreError("an answer that is nobody's".to_owned())),
+        };
         Ok(Answer {
             epoch,
             accepted_at,
-            signature_key: opaque(key)?,
+            whose,
         })
     })
     .transpose()

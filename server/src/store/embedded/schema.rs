@@ -9,7 +9,10 @@ use rusqlite::{Connection, OpenFlags};
 use crate::store::StoreError;
 
 /// The version of [`TABLES`]. Raise it with each change to them, and say how to get there.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
+
+/// The first version that was released; what is older cannot be read.
+const FIRST_RELEASED_VERSION: i64 = 2;
 
 /// "MoH1": tells this server's files from other SQLite files.
 const APPLICATION_ID: i64 = 0x4d6f_4831;
@@ -27,8 +30,13 @@ const TABLES: &str = "
 CREATE TABLE groups (
     number INTEGER PRIMARY KEY,
     group_id BLOB NOT NULL UNIQUE,
-    version INTEGER NOT NULL
+    version INTEGER NOT NULL,
+    -- When it has to be looked after; none: never.
+    due_at INTEGER,
+    -- Whether nothing is left of it but its name.
+    forgotten INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX groups_by_due_time ON groups (due_at) WHERE due_at IS NOT NULL;
 CREATE TABLE group_snapshots (
     group_number INTEGER NOT NULL,
     version INTEGER NOT NULL,
@@ -43,12 +51,29 @@ CREATE TABLE group_log (
     bytes BLOB NOT NULL,
     UNIQUE (group_number, version)
 );
+-- The groups of a client.
+CREATE TABLE group_members (
+    client TEXT NOT NULL,
+    group_number INTEGER NOT NULL,
+    PRIMARY KEY (client, group_number)
+) WITHOUT ROWID;
+CREATE INDEX group_members_by_group ON group_members (group_number);
+-- Clients that are to be removed, not before a time.
+CREATE TABLE wanted_removals (
+    group_number INTEGER NOT NULL,
+    client TEXT NOT NULL,
+    wanted_at INTEGER NOT NULL,
+    PRIMARY KEY (group_number, client)
+) WITHOUT ROWID;
+CREATE INDEX wanted_removals_by_time ON wanted_removals (wanted_at, group_number);
+-- Who may have an answer again is a key or a provider.
 CREATE TABLE answers (
     group_id BLOB NOT NULL,
     message_hash BLOB NOT NULL,
     epoch INTEGER NOT NULL,
     accepted_at INTEGER NOT NULL,
-    signature_key BLOB NOT NULL,
+    signature_key BLOB,
+    provider TEXT,
     PRIMARY KEY (group_id, message_hash)
 ) WITHOUT ROWID;
 CREATE INDEX answers_by_epoch ON answers (group_id, epoch);
@@ -247,6 +272,13 @@ fn make_tables(connection: &mut Connection, path: &Path) -> Result<(), StoreErro
         return Err(StoreError(format!(
             "{} has schema version {version}; this software knows {SCHEMA_VERSION} and older: \
              use a newer one",
+            path.display()
+        )));
+    }
+    if tables > 0 && version < FIRST_RELEASED_VERSION {
+        return Err(StoreError(format!(
+            "{} has schema version {version}, which was never released, and this software does \
+             not read: remove the file to begin anew",
             path.display()
         )));
     }

@@ -9,9 +9,8 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::change::Write;
 use crate::store::conformance::{
-    Data, append, audience, change, conformance_tests, digest, group_id, message, payloads,
+    Data, append, audience, change, conformance_tests, create, digest, group_id, message, payloads,
     provider, queue, write,
 };
 
@@ -135,9 +134,16 @@ async fn files_of_others_are_refused() {
     let data = Temporary::new();
     drop(data.open());
     let connection = Connection::open(data.path()).unwrap();
-    connection.pragma_update(None, "user_version", 2).unwrap();
-    let error = data.try_open().err().unwrap().to_string();
-    assert!(error.contains("schema version 2"), "{error}");
+    for (version, words) in [
+        (1, "version 1, which was never released"),
+        (3, "version 3;"),
+    ] {
+        connection
+            .pragma_update(None, "user_version", version)
+            .unwrap();
+        let error = data.try_open().err().unwrap().to_string();
+        assert!(error.contains(words), "{error}");
+    }
     drop(connection);
 
     let data = Temporary::new();
@@ -151,6 +157,27 @@ async fn files_of_others_are_refused() {
     let data = Temporary::new();
     std::fs::write(data.path(), "no database at all, but a text file\n").unwrap();
     assert!(data.try_open().is_err());
+}
+
+/// What is asked for again and again looks at what it needs, by an index, and sorts nothing.
+#[tokio::test]
+async fn upkeep_is_by_index() {
+    let data = Temporary::new();
+    drop(data.open());
+    let connection = Connection::open(data.path()).unwrap();
+    let some = [upkeep::DUE, upkeep::WANT_FROM_ALL, upkeep::POSTPONE];
+    for sql in some.iter().chain(&upkeep::FORGET) {
+        let mut plan = connection
+            .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))
+            .unwrap();
+        let nothing = vec![rusqlite::types::Null; plan.parameter_count()];
+        let steps = plan.query_map(rusqlite::params_from_iter(nothing), |row| row.get(3));
+        for step in steps.unwrap() {
+            let step: String = step.unwrap();
+            assert!(!step.starts_with("SCAN"), "{sql}: {step}");
+            assert!(!step.contains("TEMP B-TREE"), "{sql}: {step}");
+        }
+    }
 }
 
 /// Lets the writer go on when it is told to.
@@ -175,11 +202,7 @@ async fn settle() {
 async fn what_queues_up_is_committed_together_and_fails_alone() {
     let (open, events, data) = gate();
     let store = data.open();
-    let create = Write::CreateGroup {
-        group_id: group_id("g"),
-        snapshot: vec![1],
-    };
-    write(&*store, vec![create, audience(1, &[Some("alice")])]).await;
+    write(&*store, vec![create("g"), audience(1, &[Some("alice")])]).await;
     open.store(false, Ordering::SeqCst);
     events.lock().unwrap().clear();
     let commits: Vec<_> = (0..10_u64)
@@ -251,12 +274,12 @@ async fn die_at(fatal: WriterEvent) -> Temporary {
     let store = data.open();
     write(&*store, vec![audience(1, &[Some("alice")])]).await;
     armed.store(true, Ordering::SeqCst);
-    let create = || Write::CreateGroup {
-        group_id: group_id("g"),
-        snapshot: vec![1],
-    };
     for _ in 0..3 {
-        let writes = vec![create(), message(1, None, "one"), message(1, None, "two")];
+        let writes = vec![
+            create("g"),
+            message(1, None, "one"),
+            message(1, None, "two"),
+        ];
         let result = store.commit(change(Vec::new(), writes)).await;
         assert!(matches!(result, Err(CommitError::Failed(_))), "{result:?}");
     }

@@ -173,10 +173,20 @@ impl Writer {
 fn weight(write: &Write) -> usize {
     const ROW: usize = 128;
     ROW + match write {
-        Write::CreateGroup { snapshot, .. } => snapshot.len(),
+        Write::CreateGroup {
+            snapshot, members, ..
+        } => snapshot.len() + members.len() * ROW,
         Write::AppendGroup {
-            entry, snapshot, ..
-        } => entry.len() + snapshot.as_ref().map_or(0, Vec::len),
+            entry,
+            snapshot,
+            entered,
+            left,
+            ..
+        } => {
+            let snapshot = snapshot.as_ref().map_or(0, Vec::len);
+            entry.len() + snapshot + (entered.len() + left.len()) * ROW
+        }
+        Write::RemovalsDone { clients, .. } => clients.len() * ROW,
         Write::Audience { members, .. } => members.len() * ROW,
         Write::Message { payload, .. } => payload.len(),
         Write::Delivered { result, .. } => result.len(),
@@ -185,6 +195,9 @@ fn weight(write: &Write) -> usize {
         Write::KeyPackage(package) => package.bytes.len(),
         Write::Answer { .. }
         | Write::ForgetAnswers { .. }
+        | Write::ForgetGroup { .. }
+        | Write::WantRemoval { .. }
+        | Write::PostponeRemovals { .. }
         | Write::OutboxDone { .. }
         | Write::OutboxSetAside { .. }
         | Write::Client { .. }
