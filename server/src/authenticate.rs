@@ -65,6 +65,18 @@ impl<T> Authenticated<T> {
     }
 }
 
+/// A client whose provider has signed for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnBehalf(ClientId);
+
+impl OnBehalf {
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> &ClientId {
+        &self.0
+    }
+}
+
 /// A request that a provider signs.
 pub trait FromProvider: Request + SignedLast {
     /// Who says that it signed, and the signature; none where somebody else signs.
@@ -115,13 +127,48 @@ impl Node {
         claimed: Claimed<T>,
         repeats: Repeats,
     ) -> Result<Authenticated<T>, Refusal> {
+        self.verify_provider(endpoint, &claimed, repeats).await?;
+        Ok(Authenticated {
+            request: claimed.request,
+        })
+    }
+
+    /// Verifies the signature of a provider that speaks for a client of its own.
+    ///
+    /// # Errors
+    /// As for `authenticate_provider`; `unauthenticated` when it is not its client, or somebody
+    /// else signs.
+    pub(crate) async fn authenticate_on_behalf(
+        &self,
+        endpoint: Endpoint,
+        claimed: &Claimed<DsRequest>,
+    ) -> Result<OnBehalf, Refusal> {
+        let DsAuth::Provider { on_behalf_of, .. } = &claimed.request.auth else {
+            return Err(Refusal::Unauthenticated("a provider signs this request"));
+        };
+        self.verify_provider(endpoint, claimed, Repeats::Refused)
+            .await?;
+        if on_behalf_of.provider() != claimed.request.sender {
+            return Err(Refusal::Unauthenticated(
+                "on_behalf_of is of another provider",
+            ));
+        }
+        Ok(OnBehalf(on_behalf_of.clone()))
+    }
+
+    async fn verify_provider<T: FromProvider>(
+        &self,
+        endpoint: Endpoint,
+        claimed: &Claimed<T>,
+        repeats: Repeats,
+    ) -> Result<(), Refusal> {
         let Claimed { request, signed } = claimed;
         let (sender, auth) = request
             .claim()
             .ok_or(Refusal::Unauthenticated("a provider signs this request"))?;
         let now = self.now_ms();
         let key = self.provider_key(sender, auth).await?;
-        let content = provider_sign_content(endpoint.path(), &signed);
+        let content = provider_sign_content(endpoint.path(), signed);
         let valid = (key.not_before..=key.not_after).contains(&now)
             && crypto::verify(
                 key.scheme,
@@ -143,7 +190,7 @@ impl Node {
         }
         self.federation().heard_of(sender);
         self.outbox().sign_of_life(sender);
-        Ok(Authenticated { request })
+        Ok(())
     }
 
     async fn provider_key(

@@ -101,7 +101,7 @@ pub enum Write {
         /// Whose.
         clients: Vec<ClientId>,
     },
-    /// All removals that are wanted of a group have to wait.
+    /// All removals that are wanted of a group, and the group itself, have to wait.
     PostponeRemovals {
         /// The group.
         group_id: GroupId,

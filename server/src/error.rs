@@ -23,6 +23,9 @@ pub enum Refusal {
     /// No such group, or whoever asks is not in it.
     #[error("no group that this client is in")]
     UnknownGroup,
+    /// The group has ended; whoever asks was in it.
+    #[error("the group has been deleted")]
+    GroupDeleted,
     /// The group's name is in use.
     #[error("a group of this name exists, or did")]
     GroupIdInUse,
@@ -61,6 +64,14 @@ pub enum Refusal {
     /// The tree of that epoch is gone.
     #[error("the tree of that epoch is not kept")]
     EpochNotKept,
+    /// Too often.
+    #[error("{reason}")]
+    RateLimited {
+        /// What.
+        reason: &'static str,
+        /// When to try again.
+        retry_after_seconds: u32,
+    },
     /// We cannot now, or not yet.
     #[error("{reason}")]
     Unavailable {
@@ -88,6 +99,7 @@ impl Refusal {
             Self::Unauthenticated(_) => DsErrorCode::UNAUTHENTICATED,
             Self::Unauthorized(_) => DsErrorCode::UNAUTHORIZED,
             Self::UnknownGroup => DsErrorCode::UNKNOWN_GROUP,
+            Self::GroupDeleted => DsErrorCode::GROUP_DELETED,
             Self::GroupIdInUse => DsErrorCode::GROUP_ID_IN_USE,
             Self::WrongEpoch { .. } => DsErrorCode::WRONG_EPOCH,
             Self::PendingProposals(_) => DsErrorCode::PENDING_PROPOSALS,
@@ -98,6 +110,7 @@ impl Refusal {
             Self::LimitExceeded(_) => DsErrorCode::LIMIT_EXCEEDED,
             Self::Replayed { .. } => DsErrorCode::REPLAYED,
             Self::EpochNotKept => DsErrorCode::EPOCH_NOT_KEPT,
+            Self::RateLimited { .. } => DsErrorCode::RATE_LIMITED,
             Self::Unavailable { .. } => DsErrorCode::UNAVAILABLE,
         }
     }
@@ -111,6 +124,10 @@ impl From<Refusal> for DsError {
             Refusal::WrongEpoch { current } => error.with_data(&current),
             Refusal::Replayed { now, .. } => error.with_data(&now),
             Refusal::Unavailable {
+                retry_after_seconds,
+                ..
+            }
+            | Refusal::RateLimited {
                 retry_after_seconds,
                 ..
             } => error.with_data(&retry_after_seconds),

@@ -46,6 +46,10 @@ impl Answer {
             Refusal::Unavailable {
                 retry_after_seconds,
                 ..
+            }
+            | Refusal::RateLimited {
+                retry_after_seconds,
+                ..
             } => Some(*retry_after_seconds),
             _ => None,
         };

@@ -8,54 +8,76 @@
 //! tree, not the tree, and the commit itself, so that the group can be rebuilt should the
 //! format of the rest ever have to change.
 
+mod apply;
 mod commit;
 mod create;
 mod group_info;
 mod key_package;
 mod leaf;
 mod message;
+mod pending;
 mod roster;
+mod rules;
 mod storage;
+mod stored;
 mod welcome;
 
-pub use commit::{CommitDecision, CommitInput, CommitKind};
+pub use apply::{Applied, Decision};
+pub use commit::{CommitInput, Submitter};
 pub use create::{Creation, create};
 pub use key_package::check_key_package;
-pub use leaf::{KeyLookup, Keys};
-pub use message::{Application, Handshake, read_application, read_handshake};
+pub use leaf::KeyLookup;
+pub use message::{
+    Application, Content, Handshake, Proposal, ReInit, read_application, read_handshake,
+};
+pub use pending::Tending;
 pub use roster::{Audience, Member, Roster};
+pub use rules::{CommitRules, Committer, Proposed, Roles};
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use moh_messages::{
-    ClientId, DsRequest, GroupId, GroupType, KeyPackageRef, Message, MohGroupContext, ProviderName,
-    PublicKey, QueuePayload, Rbac, Signature, SignatureScheme, TreeBytes, extension_type, label,
+    CipherSuite, ClientId, DsRequest, Extension, ExternalSender, GroupId, GroupType,
+    HandshakeBytes, KeyId, KeyPackageRef, List, Message, MohGroupContext, PartialGroupInfo,
+    ProviderName, PublicKey, QueuePayload, Rbac, Signature, SignatureScheme, TreeBytes, UserId,
+    extension_type, label,
 };
-use openmls::prelude::{PublicGroup, StagedCommit};
-use serde::{Deserialize, Serialize};
+use openmls::prelude::{GroupContext, PublicGroup};
 use tls_codec::Serialize as _;
 
 use crate::change::Version;
 use crate::crypto;
 use crate::error::Refusal;
+use crate::limits::Limits;
 use crate::store::StoredGroup;
+use pending::Waiting;
 use storage::{Storage, Values};
+use stored::{Entry, FORMAT, Facts, Snapshot, Step};
 
-/// The tag of what is stored. Another format gets another tag.
-const FORMAT: u16 = 1;
 /// Epochs before the current one whose application messages, and repeated messages, are taken.
 pub const KEPT_EPOCHS: u64 = 5;
-/// A log smaller than this is not worth a snapshot.
-const MIN_LOG_BYTES: usize = 16 << 10;
 
 /// What decisions are made with, besides the group and the request.
 pub struct Checks<'a> {
     /// Milliseconds since the Unix epoch.
     pub now: u64,
-    /// Providers' keys, as far as they are known.
-    pub keys: &'a Keys<'a>,
-    /// The most members that a group may have.
-    pub max_members: usize,
+    /// The bounds that there are.
+    pub limits: &'a Limits,
+    /// The provider that decides.
+    pub owner: &'a dyn Owner,
+}
+
+/// What the owner of a group knows and can do, without waiting.
+pub trait Owner: Sync {
+    /// What is known of a provider's key.
+    fn key(&self, provider: &ProviderName, key_id: &KeyId) -> KeyLookup;
+    /// What groups of a ciphersuite list in `external_senders`; none where it is not one of ours.
+    fn ds_sender(&self, suite: CipherSuite) -> Option<ExternalSender>;
+    /// Whether a group's name was issued here.
+    fn issued(&self, group_id: &GroupId) -> bool;
+    /// Signs as one of the external senders that groups know, if it is or was ours.
+    fn sign(&self, sender: &ExternalSender, content: &[u8]) -> Option<Signature>;
 }
 
 /// Why there is no decision.
@@ -87,6 +109,16 @@ pub struct Sender {
     pub signature_key: PublicKey,
 }
 
+/// Who asks for the tree of a Welcome.
+pub struct Fetching<'a> {
+    /// Of the KeyPackage that it was added with.
+    pub reference: &'a KeyPackageRef,
+    /// The epoch that its Welcome leads to.
+    pub epoch: u64,
+    /// By that KeyPackage's key.
+    pub signature: &'a Signature,
+}
+
 /// A message on its way.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
@@ -98,44 +130,6 @@ pub struct Outgoing {
     pub payload: QueuePayload,
 }
 
-/// A client that was added and may ask for the tree.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Joiner {
-    reference: Vec<u8>,
-    epoch: u64,
-    client: String,
-    signature_key: Vec<u8>,
-    expires_at: u64,
-}
-
-/// What we know of a group that its tree does not say.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Facts {
-    joiners: Vec<Joiner>,
-    /// The GroupInfo's part that came with the last commit, and which leaf signed it.
-    partial_group_info: Vec<u8>,
-    signer: u32,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Snapshot {
-    format: u16,
-    group_id: Vec<u8>,
-    values: Values,
-    facts: Facts,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Entry {
-    format: u16,
-    accepted_at: u64,
-    commit: Vec<u8>,
-    staged: Vec<u8>,
-    partial_group_info: Vec<u8>,
-    signer: u32,
-    joiners: Vec<Joiner>,
-}
-
 /// A group at one version.
 pub struct Group {
     mls: PublicGroup,
@@ -144,6 +138,7 @@ pub struct Group {
     scheme: SignatureScheme,
     roster: Roster,
     facts: Facts,
+    waiting: Vec<Waiting>,
     snapshot_bytes: usize,
     log_bytes: usize,
 }
@@ -158,22 +153,6 @@ impl std::fmt::Debug for Group {
             self.roster.len()
         )
     }
-}
-
-/// What a change of a group has to leave behind.
-pub struct Applied {
-    /// The group's new version.
-    pub version: Version,
-    /// The group's new epoch.
-    pub epoch: u64,
-    /// For the log.
-    pub entry: Vec<u8>,
-    /// The whole state, when the log has grown past it.
-    pub snapshot: Option<Vec<u8>>,
-    /// The first epoch whose tree somebody may still ask for.
-    pub keep_from_epoch: u64,
-    /// What goes out.
-    pub outgoing: Vec<Outgoing>,
 }
 
 impl Group {
@@ -199,11 +178,17 @@ impl Group {
             if entry.format != FORMAT {
                 return Err(Unreadable);
             }
-            let staged = postcard::from_bytes(&entry.staged).map_err(|_| Unreadable)?;
-            group.merge(&Storage::discarding(), staged, &entry)?;
+            if let Step::Commit(commit) = &entry.step {
+                let staged = postcard::from_bytes(&commit.staged).map_err(|_| Unreadable)?;
+                let merged = group.mls.merge_commit(&Storage::discarding(), staged);
+                merged.map_err(|_| Unreadable)?;
+            }
+            group.facts.follow(&entry);
+            group.version += 1;
             group.log_bytes += bytes.len();
         }
-        group.renew_roster()?;
+        group.renew_roster(&Roster::default())?;
+        group.renew_waiting()?;
         if group.version == stored.version {
             Ok(group)
         } else {
@@ -220,54 +205,24 @@ impl Group {
         let suite = moh_messages::CipherSuite(mls.ciphersuite().into());
         let scheme = suite.signature_scheme().ok_or(Unreadable)?;
         let moh = moh_context(&mls).ok_or(Unreadable)?;
-        let mut group = Self {
+        Ok(Self {
             mls,
             version,
             group_type: moh.group_type,
             scheme,
             roster: Roster::default(),
             facts,
+            waiting: Vec::new(),
             snapshot_bytes,
             log_bytes: 0,
-        };
-        group.renew_roster()?;
-        Ok(group)
+        })
     }
 
-    fn renew_roster(&mut self) -> Result<(), Unreadable> {
-        let leaves = self
-            .mls
-            .treesync()
-            .full_leaves()
-            .map(|(index, node)| (index.u32(), node));
-        self.roster = Roster::of(leaves, self.scheme, &self.roster).ok_or(Unreadable)?;
-        Ok(())
-    }
-
-    /// The tree, the version and the facts after a commit; not the roster.
-    fn merge(
-        &mut self,
-        storage: &Storage,
-        staged: StagedCommit,
-        entry: &Entry,
-    ) -> Result<(), Unreadable> {
-        self.mls
-            .merge_commit(storage, staged)
-            .map_err(|_| Unreadable)?;
-        self.version += 1;
-        let key = self
-            .mls
-            .leaf(openmls::prelude::LeafNodeIndex::new(entry.signer))
-            .map(|leaf| leaf.signature_key().as_slice().to_vec());
-        // Who has committed has the tree; who comes too late gets none.
-        self.facts
-            .joiners
-            .retain(|j| j.expires_at > entry.accepted_at && key.as_ref() != Some(&j.signature_key));
-        self.facts.joiners.extend(entry.joiners.iter().cloned());
-        self.facts
-            .partial_group_info
-            .clone_from(&entry.partial_group_info);
-        self.facts.signer = entry.signer;
+    /// Reads the leaves anew; those that `before` has are taken from there.
+    fn renew_roster(&mut self, before: &Roster) -> Result<(), Unreadable> {
+        let leaves = self.mls.treesync().full_leaves();
+        let leaves = leaves.map(|(index, node)| (index.u32(), node));
+        self.roster = Roster::of(leaves, self.scheme, before).ok_or(Unreadable)?;
         Ok(())
     }
 
@@ -319,6 +274,7 @@ impl Group {
             .ok_or(Refusal::UnknownGroup)?;
         authenticate(member.scheme, &member.signature_key, signed, signature)?;
         check_sender(&request.sender, &member.client_id)?;
+        self.is_alive()?;
         Ok(Sender {
             leaf: leaf_index,
             client_id: member.client_id.clone(),
@@ -326,35 +282,69 @@ impl Group {
         })
     }
 
-    /// The client that was added with a KeyPackage in an epoch and signed a request with it.
+    /// Whether the tree of an epoch is to be had for the client that was added with a KeyPackage
+    /// in it and signed a request with it; and whether it has fetched that before.
     ///
     /// # Errors
-    /// As for `authenticate_leaf`.
+    /// As for `authenticate_leaf`; `epoch_not_kept` when it comes too late.
     pub fn authenticate_joiner(
         &self,
         request: &DsRequest,
         signed: &[u8],
-        reference: &KeyPackageRef,
-        epoch: u64,
-        signature: &Signature,
-    ) -> Result<(), Refusal> {
+        fetching: &Fetching<'_>,
+        now: u64,
+    ) -> Result<bool, Refusal> {
         let joiner = self
             .facts
             .joiners
             .iter()
-            .find(|j| j.reference == reference.as_slice() && j.epoch == epoch)
+            .find(|j| j.reference == fetching.reference.as_slice() && j.epoch == fetching.epoch)
             .ok_or(Refusal::UnknownGroup)?;
         let key =
             PublicKey::new(joiner.signature_key.clone()).map_err(|_| Refusal::UnknownGroup)?;
-        authenticate(self.scheme, &key, signed, signature)?;
+        authenticate(self.scheme, &key, signed, fetching.signature)?;
         let client: ClientId = joiner.client.parse().map_err(|_| Refusal::UnknownGroup)?;
-        check_sender(&request.sender, &client)
+        check_sender(&request.sender, &client)?;
+        self.is_alive()?;
+        if joiner.may_fetch(now) {
+            Ok(joiner.fetched_at.is_some())
+        } else {
+            Err(Refusal::EpochNotKept)
+        }
+    }
+
+    /// Whether a client that its provider speaks for may join, or ask what that takes.
+    ///
+    /// # Errors
+    /// `unknown_group` when its user does not belong there.
+    pub fn admit(&self, client: &ClientId) -> Result<(), Refusal> {
+        if !self.belongs(&client.user_id()) {
+            return Err(Refusal::UnknownGroup);
+        }
+        self.is_alive()
+    }
+
+    /// Whether a user has a leaf, or is the invited one of a connection group.
+    fn belongs(&self, user: &UserId) -> bool {
+        self.roster.has_user(user) || self.invited().as_ref() == Some(user)
+    }
+
+    fn invited(&self) -> Option<UserId> {
+        self.facts.invited.as_ref()?.parse().ok()
+    }
+
+    fn is_alive(&self) -> Result<(), Refusal> {
+        match self.facts.ended_at {
+            Some(_) => Err(Refusal::GroupDeleted),
+            None => Ok(()),
+        }
     }
 
     /// Where an application message by a member goes.
     ///
     /// # Errors
-    /// `wrong_epoch` when it is of an epoch to come, or of one that is too long ago.
+    /// `wrong_epoch` when it is of an epoch to come, or of one that is too long ago;
+    /// `pending_proposals` while the owner wants somebody removed.
     pub fn message(
         &self,
         application: &Application,
@@ -365,13 +355,17 @@ impl Group {
         if application.epoch > current || application.epoch + KEPT_EPOCHS < current {
             return Err(Refusal::WrongEpoch { current });
         }
-        Ok(self.to_all(sender.leaf, payload))
+        if self.facts.pending.iter().any(|pending| pending.by_owner) {
+            return Err(self.pending_first());
+        }
+        Ok(self.to_all(Some(sender.leaf), payload))
     }
 
-    fn to_all(&self, sender_leaf: u32, payload: &QueuePayload) -> Vec<Outgoing> {
+    /// To every leaf, but not to the sender's.
+    fn to_all(&self, sender_leaf: Option<u32>, payload: &QueuePayload) -> Vec<Outgoing> {
         let outgoing = |audience: &Arc<Audience>| Outgoing {
             audience: audience.clone(),
-            except: audience.position(sender_leaf),
+            except: sender_leaf.and_then(|leaf| audience.position(leaf)),
             payload: payload.clone(),
         };
         self.roster.audiences().iter().map(outgoing).collect()
@@ -380,24 +374,83 @@ impl Group {
     /// The tree, as the content of a `ratchet_tree` extension.
     ///
     /// # Errors
-    /// `limit_exceeded` when it is too large to be handed out.
+    /// `limit_exceeded` when no answer holds it.
     pub fn ratchet_tree(&self) -> Result<TreeBytes, Refusal> {
-        let too_large = Refusal::LimitExceeded("the tree has more than 16 MiB");
-        let bytes = self
-            .mls
-            .export_ratchet_tree()
-            .tls_serialize_detached()
-            .map_err(|_| too_large.clone())?;
-        TreeBytes::new(bytes).map_err(|_| too_large)
+        let tree = self.mls.export_ratchet_tree().tls_serialize_detached();
+        let bytes = tree.ok().and_then(|bytes| TreeBytes::new(bytes).ok());
+        bytes.ok_or(Refusal::LimitExceeded("the tree is too large"))
     }
 
-    fn rbac(&self) -> Option<Rbac> {
-        let extension = self
+    /// The GroupInfo of the current epoch, as an MLSMessage.
+    ///
+    /// # Errors
+    /// `limit_exceeded` when it is too large to be handed out.
+    pub fn group_info(&self) -> Result<HandshakeBytes, Refusal> {
+        let partial = PartialGroupInfo::decode(&self.facts.partial_group_info).ok();
+        partial
+            .and_then(|partial| group_info::whole(&self.mls, partial, self.facts.signer))
+            .ok_or(Refusal::LimitExceeded("the GroupInfo is too large"))
+    }
+
+    /// The providers of the members.
+    #[must_use]
+    pub fn providers(&self) -> BTreeSet<ProviderName> {
+        let members = self.roster.members();
+        members.map(|(_, m)| m.client_id.provider()).collect()
+    }
+
+    /// The hash of the tree, by which members compare theirs.
+    #[must_use]
+    pub fn tree_hash(&self) -> &[u8] {
+        self.mls.group_context().tree_hash()
+    }
+
+    /// The hash of all commits so far, by which members compare theirs.
+    #[must_use]
+    pub fn confirmed_transcript_hash(&self) -> &[u8] {
+        self.mls.group_context().confirmed_transcript_hash()
+    }
+
+    /// Whether the group has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.facts.ended_at.is_some()
+    }
+
+    /// The extensions of the GroupContext.
+    #[must_use]
+    pub fn context_extensions(&self) -> Vec<Extension> {
+        let bytes = self
             .mls
             .group_context()
             .extensions()
-            .unknown(extension_type::RBAC)?;
-        Rbac::decode(&extension.0).ok()
+            .tls_serialize_detached();
+        let all = bytes
+            .ok()
+            .and_then(|b| List::<Extension, 64>::decode(&b).ok());
+        all.map(List::into_vec).unwrap_or_default()
+    }
+
+    /// What the group would list in `external_senders` if it were created now.
+    #[must_use]
+    pub fn current_ds_sender(&self, owner: &dyn Owner) -> Option<ExternalSender> {
+        owner.ds_sender(CipherSuite(self.mls.ciphersuite().into()))
+    }
+
+    /// That no proposals are pending.
+    ///
+    /// # Errors
+    /// `pending_proposals`.
+    pub fn nothing_is_pending(&self) -> Result<(), Refusal> {
+        if self.facts.pending.is_empty() {
+            Ok(())
+        } else {
+            Err(self.pending_first())
+        }
+    }
+
+    fn rbac(&self) -> Option<Rbac> {
+        rbac_of(self.mls.group_context())
     }
 
     fn encode_snapshot(&self, values: Values) -> Vec<u8> {
@@ -409,6 +462,11 @@ impl Group {
         };
         postcard::to_stdvec(&snapshot).expect("memory takes everything")
     }
+}
+
+fn rbac_of(context: &GroupContext) -> Option<Rbac> {
+    let extension = context.extensions().unknown(extension_type::RBAC)?;
+    Rbac::decode(&extension.0).ok()
 }
 
 fn moh_context(mls: &PublicGroup) -> Option<MohGroupContext> {

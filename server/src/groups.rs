@@ -145,6 +145,13 @@ impl Groups {
         }
     }
 
+    /// Takes a group out of memory that is not in the store any more.
+    pub(crate) async fn drop_group(&self, group_id: &GroupId) {
+        let slot = self.slot(group_id);
+        *slot.write_owned().await = None;
+        self.forget(group_id);
+    }
+
     /// Whether what was decided on a version of a group was decided on the newest one. If not, a
     /// copy in memory that is older than that is forgotten: another node has changed the group.
     ///

@@ -10,8 +10,9 @@ use moh_messages::{
 use crate::authenticate::{Claimed, Repeats};
 use crate::change::{Change, Expect, Write};
 use crate::error::Refusal;
-use crate::group::{Checks, KeyLookup, check_key_package};
+use crate::group::{Checks, check_key_package};
 use crate::node::Node;
+use crate::owner::AsOwner;
 
 impl Node {
     /// Takes KeyPackages of a client, all of them or none.
@@ -33,18 +34,16 @@ impl Node {
         }
         let (node, owner) = (self.clone(), client.clone());
         let checked = tokio::task::spawn_blocking(move || {
-            let ours = node.keys().verification_keys(now);
-            let keys = |provider: &_, key_id: &_| {
-                let key = ours
-                    .iter()
-                    .find(|key| provider == node.name() && key.key_id == *key_id);
-                key.cloned().map_or(KeyLookup::NoSuchKey, KeyLookup::Found)
+            // Attestations of others are not fetched for: this is for our own clients.
+            let us = AsOwner {
+                node: &node,
+                fetched: &[],
+                now,
             };
-            let max_members = node.limits().max_members;
             let checks = Checks {
                 now,
-                keys: &keys,
-                max_members,
+                limits: node.limits(),
+                owner: &us,
             };
             let owner_of = |sealed: &_| node.keys().open_queue(sealed);
             let check = |bytes: &KeyPackageBytes| {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce as AeadNonce, UnboundKey};
 use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use moh_messages::{
     Attestation, BasicCredential, CipherSuite, ClientId, ClientQueueInformation, Endpoint,
@@ -49,6 +50,12 @@ pub struct SecretKeys {
     group_key_ed25519: String,
     /// PKCS#8 of the P-256 key that groups of ciphersuite 2 know.
     group_key_p256: String,
+    /// Earlier ones, which groups still know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    previous_group_keys_ed25519: Vec<String>,
+    /// Earlier ones, which groups still know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    previous_group_keys_p256: Vec<String>,
     /// AES-256 key that seals clients' queue information.
     queue_key: String,
     /// HMAC-SHA-256 key that marks the names of groups.
@@ -70,9 +77,24 @@ impl SecretKeys {
             request_key: secret(),
             group_key_ed25519: secret(),
             group_key_p256: hex::encode(p256.as_ref()),
+            previous_group_keys_ed25519: Vec::new(),
+            previous_group_keys_p256: Vec::new(),
             queue_key: secret(),
             group_id_key: secret(),
         }
+    }
+
+    /// The same, but for the keys that new groups know: those are new, and the ones until now
+    /// are kept for the groups that know them.
+    #[must_use]
+    pub fn with_new_group_keys(&self, random: &dyn Random) -> Self {
+        let new = Self::generate(random);
+        let mut keys = self.clone();
+        let ed25519 = std::mem::replace(&mut keys.group_key_ed25519, new.group_key_ed25519.clone());
+        let p256 = std::mem::replace(&mut keys.group_key_p256, new.group_key_p256.clone());
+        keys.previous_group_keys_ed25519.push(ed25519);
+        keys.previous_group_keys_p256.push(p256);
+        keys
     }
 
     /// Reads a key file.
@@ -130,8 +152,9 @@ impl std::fmt::Debug for SecretKeys {
 pub struct Keys {
     provider: ProviderName,
     request: Ed25519KeyPair,
-    group_ed25519: Ed25519KeyPair,
-    group_p256: EcdsaKeyPair,
+    /// The current key first; then those that groups may still know.
+    group_ed25519: Vec<Ed25519KeyPair>,
+    group_p256: Vec<EcdsaKeyPair>,
     queue: LessSafeKey,
     group_id: hmac::Key,
 }
@@ -150,17 +173,28 @@ impl Keys {
                 .ok()
                 .ok_or_else(invalid(what))
         };
-        let p256 = bytes(&secret.group_key_p256, "group_key_p256")?;
+        let p256 = |text: &str, what| {
+            let pkcs8 = bytes(text, what)?;
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &pkcs8)
+                .ok()
+                .ok_or_else(invalid(what))
+        };
+        let all_ed25519 = [&secret.group_key_ed25519].into_iter();
+        let all_ed25519 = all_ed25519.chain(&secret.previous_group_keys_ed25519);
+        let all_p256 = [&secret.group_key_p256].into_iter();
+        let all_p256 = all_p256.chain(&secret.previous_group_keys_p256);
         let queue = bytes(&secret.queue_key, "queue_key")?;
         let queue = UnboundKey::new(&AES_256_GCM_SIV, &queue).ok();
         let group_id = bytes(&secret.group_id_key, "group_id_key")?;
         Ok(Self {
             provider,
             request: ed25519(&secret.request_key, "request_key")?,
-            group_ed25519: ed25519(&secret.group_key_ed25519, "group_key_ed25519")?,
-            group_p256: EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &p256)
-                .ok()
-                .ok_or_else(invalid("group_key_p256"))?,
+            group_ed25519: all_ed25519
+                .map(|key| ed25519(key, "group_key_ed25519"))
+                .collect::<Result<_, _>>()?,
+            group_p256: all_p256
+                .map(|key| p256(key, "group_key_p256"))
+                .collect::<Result<_, _>>()?,
             queue: LessSafeKey::new(queue.ok_or_else(invalid("queue_key"))?),
             group_id: hmac::Key::new(hmac::HMAC_SHA256, &group_id),
         })
@@ -239,8 +273,8 @@ impl Keys {
     #[must_use]
     pub fn ds_sender(&self, suite: CipherSuite) -> Option<ExternalSender> {
         let key = match suite.signature_scheme()? {
-            SignatureScheme::ED25519 => public(self.group_ed25519.public_key().as_ref()),
-            _ => public(self.group_p256.public_key().as_ref()),
+            SignatureScheme::ED25519 => public(self.group_ed25519.first()?.public_key().as_ref()),
+            _ => public(self.group_p256.first()?.public_key().as_ref()),
         };
         let identity = Opaque::new(self.provider.as_str().as_bytes()).expect("names are short");
         let credential = BasicCredential::Basic { identity };
@@ -248,6 +282,20 @@ impl Keys {
             signature_key: key,
             credential,
         })
+    }
+
+    /// Signs as the external sender that a group knows; none when that is not us.
+    #[must_use]
+    pub fn sign_as(&self, sender: &ExternalSender, content: &[u8]) -> Option<Signature> {
+        let key = sender.signature_key.as_slice();
+        let mut ed25519 = self.group_ed25519.iter();
+        if let Some(pair) = ed25519.find(|pair| pair.public_key().as_ref() == key) {
+            return Signature::new(pair.sign(content).as_ref()).ok();
+        }
+        let mut p256 = self.group_p256.iter();
+        let pair = p256.find(|pair| pair.public_key().as_ref() == key)?;
+        let signature = pair.sign(&SystemRandom::new(), content).ok()?;
+        Signature::new(signature.as_ref()).ok()
     }
 
     /// A name for a new group. It carries a mark, so that nothing need be stored.

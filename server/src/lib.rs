@@ -29,6 +29,8 @@ mod operation;
 
 pub mod group;
 mod groups;
+mod owner;
+mod tend;
 
 pub mod change;
 

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Members of a group.
     pub max_members: usize,
+    /// How often a client may join a group again within an hour.
+    pub max_rejoins_per_hour: usize,
+    /// The tree of a group that is handed out, in bytes.
+    pub max_tree_bytes: usize,
     /// Clients of a user.
     pub max_clients_per_user: u32,
     /// KeyPackages that are kept for a client.
@@ -34,6 +38,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_members: 2_000,
+            max_rejoins_per_hour: 10,
+            max_tree_bytes: 16 << 20,
             max_clients_per_user: 32,
             max_key_packages_per_client: 1_000,
             max_cached_groups_bytes: 256 << 20,

@@ -1,9 +1,11 @@
 //! A provider at work: everything that requests need.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moh_messages::{KeyId, ProviderName, VerificationKey};
+use moh_messages::{List, ProviderKeys, ProviderName, VerificationKey, VerificationKeys};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -13,7 +15,6 @@ use crate::clock::{DAY_MS, Environment, Random};
 use crate::deliver::Written;
 use crate::error::Refusal;
 use crate::federation::{Federation, Transport};
-use crate::group::KeyLookup;
 use crate::groups::Groups;
 use crate::keys::Keys;
 use crate::limits::Limits;
@@ -68,6 +69,8 @@ struct Inner {
     outbox: Outbox,
     written: Written,
     nonces: Nonces,
+    /// A group is due to be looked after.
+    due: Notify,
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -95,6 +98,7 @@ impl Node {
             outbox: Outbox::default(),
             written: Written::new(),
             nonces: Nonces::new(started_at),
+            due: Notify::new(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }));
@@ -103,6 +107,9 @@ impl Node {
         }
         let sweeper = node.clone();
         node.tasks().spawn(async move { sweeper.run_sweep().await });
+        let tender = node.clone();
+        node.tasks()
+            .spawn(async move { tender.run_tending().await });
         Ok(node)
     }
 
@@ -137,6 +144,8 @@ impl Node {
         let done = tokio::spawn(async move {
             let needed = Written::of(&change);
             let (audiences, destinations) = node.whom_to_tell(&change);
+            let is_wanted = |write: &Write| matches!(write, Write::WantRemoval { .. });
+            let is_due = change.writes.iter().any(is_wanted);
             if let Err(error) = node.store().commit(change).await {
                 node.written().forget(&needed);
                 return Err(error);
@@ -147,6 +156,9 @@ impl Node {
             }
             for destination in destinations {
                 node.wake_outbox(&destination);
+            }
+            if is_due {
+                node.due().notify_one();
             }
             Ok(())
         });
@@ -198,29 +210,6 @@ impl Node {
         (audiences, destinations)
     }
 
-    /// Providers' keys as they are known now; `fetched` have just been asked for theirs.
-    pub(crate) fn key_lookup<'a>(
-        &'a self,
-        fetched: &'a [ProviderName],
-    ) -> impl Fn(&ProviderName, &KeyId) -> KeyLookup + Sync + 'a {
-        let now = self.now_ms();
-        move |provider, key_id| {
-            let found = if provider == self.name() {
-                let ours = self.keys().verification_keys(now);
-                ours.iter().find(|key| key.key_id == *key_id).cloned()
-            } else {
-                self.federation().key(provider, key_id)
-            };
-            match found {
-                Some(key) => KeyLookup::Found(key),
-                None if provider == self.name() || fetched.contains(provider) => {
-                    KeyLookup::NoSuchKey
-                }
-                None => KeyLookup::NotFetched,
-            }
-        }
-    }
-
     /// The keys of a provider, as far as they are known.
     pub(crate) fn known_keys(&self, provider: &ProviderName) -> Vec<VerificationKey> {
         if provider == self.name() {
@@ -228,6 +217,22 @@ impl Node {
         } else {
             self.federation().known_keys(provider)
         }
+    }
+
+    /// The same of several.
+    ///
+    /// # Errors
+    /// `limit_exceeded` when an answer does not hold so many.
+    pub(crate) fn provider_keys<const MAX: usize>(
+        &self,
+        providers: BTreeSet<ProviderName>,
+    ) -> Result<List<ProviderKeys, MAX>, Refusal> {
+        let keys_of = |provider| ProviderKeys {
+            keys: VerificationKeys::new(self.known_keys(&provider)).unwrap_or_default(),
+            provider,
+        };
+        let all = providers.into_iter().map(keys_of).collect();
+        List::new(all).map_err(|_| Refusal::LimitExceeded("members of too many providers"))
     }
 }
 
@@ -292,6 +297,9 @@ impl Node {
     }
     pub(crate) fn nonces(&self) -> &Nonces {
         &self.0.nonces
+    }
+    pub(crate) fn due(&self) -> &Notify {
+        &self.0.due
     }
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.0.tasks

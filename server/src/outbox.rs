@@ -350,8 +350,7 @@ impl LaneSender<'_> {
             match result {
                 DeliveryResult::Ok => {}
                 DeliveryResult::InvalidClientQueueInformation { recipients } => {
-                    let invalid = recipients.len();
-                    tracing::warn!(destination = %self.destination, invalid, "not all recipients exist");
+                    writes.extend(self.want_removals(row, recipients).await?);
                 }
                 DeliveryResult::UnknownAudience => {
                     self.known.remove(&row.delivery.digest);
@@ -374,18 +373,39 @@ impl LaneSender<'_> {
             self.known.insert(row.delivery.digest.clone());
             writes.push(Write::OutboxDone { id: row.id });
         }
-        let answered = writes.len();
-        if answered > 0 {
+        let answered = !writes.is_empty();
+        if answered {
             self.write(writes).await?;
         }
         let nothing = results.is_empty().then(|| "no results".to_owned());
         match stopped.or(nothing) {
-            Some(reason) if answered == 0 => Ok(Attempt::Later {
+            Some(reason) if !answered => Ok(Attempt::Later {
                 reason,
                 after_seconds: None,
             }),
             _ => Ok(Attempt::Answered),
         }
+    }
+
+    /// Recipients that do not exist are to be removed from the group.
+    async fn want_removals(
+        &self,
+        row: &OutboxRow,
+        positions: &[u32],
+    ) -> Result<Vec<Write>, StoreError> {
+        let destination = self.destination;
+        tracing::info!(%destination, invalid = positions.len(), "not all recipients exist");
+        let audience = self.node.store().outbox_audience(&row.delivery.digest);
+        let recipients = audience.await?;
+        let Some(recipients) = recipients.and_then(|bytes| Recipients::decode(&bytes).ok()) else {
+            return Ok(Vec::new());
+        };
+        let at = |position: &u32| recipients.get(usize::try_from(*position).ok()?).cloned();
+        let queues: Vec<_> = positions.iter().filter_map(at).collect();
+        let group_id = &row.delivery.group_id;
+        let node = self.node;
+        node.want_removal_of_queues(group_id, destination, &queues)
+            .await
     }
 }
 

@@ -1,65 +1,84 @@
-//! A member's commit: whether it may be, and what becomes of the group.
+//! A commit: whether it may be, and what is to become of the group.
 
 use std::collections::BTreeSet;
 
 use moh_messages::Message as _;
 use moh_messages::{
-    ClientId, KeyPackageRef, MlsBytes, Opaque, PartialGroupInfo, QueuePayload, Recipients, UserId,
+    ClientId, GroupType, KeyPackageRef, MlsBytes, Opaque, PartialGroupInfo, QueuePayload, UserId,
     extension_type,
 };
 use openmls::prelude::{
-    ExtensionType, KeyPackage, LeafNodeIndex, ProcessedMessageContent, ProposalType,
+    ExtensionType, KeyPackage, LeafNode, LeafNodeIndex, ProcessedMessageContent,
     PublicProcessMessageError, StageCommitError, StagedCommit, ValidationError,
 };
 use tls_codec::Serialize as _;
 
+use super::apply::{Added, Change, Decision};
 use super::leaf::{self, Entering};
-use super::message::Handshake;
-use super::roster::{self, Member};
-use super::storage::Storage;
+use super::message::{CommitContent, Content, Handshake, Origin, Proposal};
+use super::roster::Member;
+use super::rules::{CommitRules, Committer, Proposed, Roles};
+use super::stored::{Joiner, Pending, REJOIN_WINDOW_MS};
 use super::welcome::Welcomes;
-use super::{
-    Applied, Checks, Entry, FORMAT, Group, Joiner, MIN_LOG_BYTES, Outgoing, Sender, Undecided,
-    Unreadable, group_info,
-};
+use super::{Checks, Group, Sender, Undecided, group_info, rbac_of};
 use crate::crypto::Crypto;
 use crate::error::Refusal;
 
-/// What a commit is sent as; the rules differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommitKind {
-    /// Adds of users who have no leaf.
-    AddUsers,
-    /// A path, and nothing by value.
-    UpdateClient,
-}
-
-/// A commit, as a member sends it.
+/// A commit, as it was submitted.
 pub struct CommitInput<'a> {
-    /// What it is sent as.
-    pub kind: CommitKind,
-    /// Who signed the request.
-    pub sender: &'a Sender,
+    /// The rules of what it was submitted as.
+    pub rules: &'a CommitRules,
+    /// Who submitted it.
+    pub by: Submitter<'a>,
     /// What the committer signed of the new epoch.
     pub partial_group_info: &'a PartialGroupInfo,
     /// For those who are added.
     pub welcomes: &'a [MlsBytes],
 }
 
-/// A commit that will do, and all that follows from it.
-pub struct CommitDecision {
-    staged: StagedCommit,
-    entry: Entry,
-    commit: QueuePayload,
-    sender_leaf: u32,
-    added: Vec<Added>,
-    welcomes: Welcomes,
+/// Who submits a commit.
+#[derive(Clone, Copy)]
+pub enum Submitter<'a> {
+    /// A member, who signed the request.
+    Member(&'a Sender),
+    /// A client whose provider signed.
+    Client(&'a ClientId),
 }
 
-struct Added {
-    reference: KeyPackageRef,
+/// A commit that will do, and all that follows from it.
+pub(super) struct CommitDecision {
+    pub(super) message: Vec<u8>,
+    pub(super) commit: QueuePayload,
+    pub(super) staged: StagedCommit,
+    pub(super) staged_bytes: Vec<u8>,
+    pub(super) partial_group_info: Vec<u8>,
+    /// The committer, its leaf before, and after.
+    pub(super) committer: ClientId,
+    pub(super) leaf_before: Option<u32>,
+    pub(super) signer: u32,
+    /// Whether it joins by it.
+    pub(super) joins: bool,
+    pub(super) ends_group: bool,
+    pub(super) added: Vec<Added>,
+    pub(super) joiners: Vec<Joiner>,
+    pub(super) welcomes: Welcomes,
+    pub(super) invited: Option<UserId>,
+    /// What the owner proposes anew.
+    pub(super) proposed: Vec<Pending>,
+}
+
+impl CommitDecision {
+    /// About how long its entry in the log is, in bytes.
+    pub(super) fn size(&self) -> usize {
+        self.message.len() + self.staged_bytes.len()
+    }
+}
+
+/// Who commits: the client, and its leaf before, if it has one.
+struct Author {
     client: ClientId,
-    member: Member,
+    leaf: Option<u32>,
+    joins: bool,
 }
 
 fn violation(what: &str) -> Refusal {
@@ -71,7 +90,7 @@ fn invalid(error: &dyn std::fmt::Display) -> Refusal {
 }
 
 impl Group {
-    /// Whether a commit by a member, who is authenticated, may be.
+    /// Whether a commit may be.
     ///
     /// # Errors
     /// A refusal; or keys that are needed.
@@ -80,49 +99,41 @@ impl Group {
         handshake: Handshake,
         input: &CommitInput<'_>,
         checks: &Checks<'_>,
-    ) -> Result<CommitDecision, Undecided> {
-        let Handshake {
-            message,
-            bytes,
-            epoch,
-            sender_leaf,
-            by_value,
-            has_path,
-            ..
-        } = handshake;
-        let Some(by_value) = by_value else {
-            return Err(Refusal::InvalidMessage("not a commit".to_owned()).into());
+    ) -> Result<Decision, Undecided> {
+        let Content::Commit(content) = &handshake.content else {
+            return Err(invalid(&"not a commit").into());
         };
-        if epoch != self.epoch() {
-            return Err(Refusal::WrongEpoch {
-                current: self.epoch(),
-            }
-            .into());
+        let current = self.epoch();
+        if handshake.epoch != current {
+            return Err(Refusal::WrongEpoch { current }.into());
         }
-        if sender_leaf != Some(input.sender.leaf) {
-            return Err(invalid(&"leaf_index is not the sender of the commit").into());
-        }
-        self.check_roles(input.kind, input.sender)?;
-        check_content(input.kind, &by_value, has_path)?;
-        let tag = message
-            .confirmation_tag()
-            .and_then(|tag| tag.tls_serialize_detached().ok());
-        let staged = self.stage(message, input.kind)?;
+        let author = self.author(handshake.origin, content, input)?;
+        let removed = self.check_pending(content, &author)?;
+        self.check_before(input, &author, content, &removed, checks)?;
 
-        let committer = self.check_committer(&staged, input, checks)?;
-        let added = self.check_adds(&staged, checks)?;
-        let max_members = checks.max_members.min(Recipients::MAX_ITEMS);
-        if self.roster.len() + added.len() > max_members {
+        let tag = handshake.message.confirmation_tag();
+        let tag = tag.and_then(|tag| tag.tls_serialize_detached().ok());
+        let tag = tag.and_then(|tag| Opaque::<255>::decode(&tag).ok());
+        let adds = content
+            .by_value
+            .iter()
+            .any(|p| matches!(p, Proposal::Add(_)));
+        let staged = self.stage(handshake.message, adds)?;
+
+        let (signer, committer) = self.check_committer(&staged, &author, &removed, checks)?;
+        let added = self.check_adds(&staged, &removed, checks)?;
+        let members = self.roster.len() - removed.len() + added.len();
+        let members = members + usize::from(author.joins);
+        if members > checks.limits.max_members {
             return Err(Refusal::LimitExceeded("the group would have too many members").into());
         }
-        let tag = tag
-            .and_then(|tag| Opaque::<255>::decode(&tag).ok())
-            .ok_or(Refusal::InvalidGroupInfo("no confirmation tag"))?;
+        self.check_admins(&staged, content, &author, &removed, &added)?;
         group_info::verify(
             staged.group_context(),
-            tag.as_slice(),
+            tag.ok_or(Refusal::InvalidGroupInfo("no confirmation tag"))?
+                .as_slice(),
             input.partial_group_info,
-            input.sender.leaf,
+            signer,
             &committer,
         )?;
         let welcomes = Welcomes::read(input.welcomes, self.mls.ciphersuite().into())?;
@@ -130,85 +141,249 @@ impl Group {
         if !welcomes.are_for(&references) {
             return Err(violation("the Welcomes are for exactly those who are added").into());
         }
+        let is_connection = self.group_type == GroupType::Connection;
+        let invited = added.first().map(|(added, _)| added.client.user_id());
+        let invited = invited.filter(|user| is_connection && !self.belongs(user));
         let (added, joiners) = added.into_iter().unzip();
-        let entry = Entry {
-            format: FORMAT,
-            accepted_at: checks.now,
-            staged: postcard::to_stdvec(&staged).map_err(|e| invalid(&e))?,
-            partial_group_info: input.partial_group_info.encode(),
-            signer: input.sender.leaf,
-            joiners,
-            commit: bytes.clone(),
-        };
-        let commit = MlsBytes::new(bytes).map_err(|_| Refusal::LimitExceeded("commit"))?;
-        let commit = QueuePayload::MlsMessage(commit);
-        let sender_leaf = input.sender.leaf;
-        Ok(CommitDecision {
+        let commit = MlsBytes::new(handshake.bytes.as_slice());
+        Ok(Decision(Change::Commit(Box::new(CommitDecision {
+            commit: QueuePayload::MlsMessage(commit.map_err(|e| invalid(&e))?),
+            message: handshake.bytes,
+            staged_bytes: postcard::to_stdvec(&staged).map_err(|e| invalid(&e))?,
             staged,
-            entry,
-            commit,
-            sender_leaf,
+            partial_group_info: input.partial_group_info.encode(),
+            committer: author.client,
+            leaf_before: author.leaf,
+            signer,
+            joins: author.joins,
+            ends_group: input.rules.ends_group,
             added,
+            joiners,
             welcomes,
+            invited,
+            proposed: self.proposed_anew(author.joins, checks),
+        }))))
+    }
+
+    /// Who commits, as the message and whoever submitted it say.
+    fn author(
+        &self,
+        origin: Origin,
+        content: &CommitContent,
+        input: &CommitInput<'_>,
+    ) -> Result<Author, Refusal> {
+        match (input.rules.by, origin, input.by) {
+            (Committer::Member, Origin::Member(leaf), Submitter::Member(sender))
+                if leaf == sender.leaf =>
+            {
+                Ok(Author {
+                    client: sender.client_id.clone(),
+                    leaf: Some(leaf),
+                    joins: false,
+                })
+            }
+            (Committer::NewMember, Origin::NewMember, by) => self.newcomer(content, by),
+            _ => Err(invalid(&"leaf_index is not the sender of the commit")),
+        }
+    }
+
+    fn newcomer(&self, content: &CommitContent, by: Submitter<'_>) -> Result<Author, Refusal> {
+        let removes = |leaf: &Proposal| match leaf {
+            Proposal::Remove(leaf) => Some(*leaf),
+            _ => None,
+        };
+        let removed = content.by_value.iter().find_map(removes);
+        let named = content.path.as_ref().and_then(|path| path.client.as_ref());
+        let client = match by {
+            Submitter::Member(sender) => {
+                if removed != Some(sender.leaf) {
+                    return Err(invalid(&"leaf_index is not the leaf that joins again"));
+                }
+                &sender.client_id
+            }
+            Submitter::Client(client) => {
+                if named != Some(client) {
+                    let what = "on_behalf_of is not the client that joins";
+                    return Err(Refusal::Unauthenticated(what));
+                }
+                client
+            }
+        };
+        Ok(Author {
+            client: client.clone(),
+            leaf: self.roster.leaf_of(client),
+            joins: true,
         })
     }
 
-    fn check_roles(&self, kind: CommitKind, sender: &Sender) -> Result<(), Refusal> {
-        let (CommitKind::AddUsers, Some(rbac)) = (kind, self.rbac()) else {
+    /// The leaves that the commit removes, when it takes all that is pending.
+    fn check_pending(
+        &self,
+        content: &CommitContent,
+        author: &Author,
+    ) -> Result<BTreeSet<u32>, Refusal> {
+        if author.leaf.is_some_and(|leaf| self.is_targeted(leaf)) {
+            return Err(violation("this client is about to be removed"));
+        }
+        let mut removed = BTreeSet::new();
+        if !author.joins {
+            let taken = |reference| content.references.contains(reference);
+            if !self.waiting.iter().all(|waiting| taken(&waiting.reference)) {
+                return Err(self.pending_first());
+            }
+            removed = self.targets();
+        }
+        for proposal in &content.by_value {
+            if let Proposal::Remove(leaf) = proposal
+                && !removed.insert(*leaf)
+            {
+                return Err(violation("a leaf is removed once"));
+            }
+        }
+        Ok(removed)
+    }
+
+    /// The rules that come before RFC 9420's own.
+    fn check_before(
+        &self,
+        input: &CommitInput<'_>,
+        author: &Author,
+        content: &CommitContent,
+        removed: &BTreeSet<u32>,
+        checks: &Checks<'_>,
+    ) -> Result<(), Refusal> {
+        self.check_roles(input.rules.roles, &author.client)?;
+        if author.joins && author.leaf.is_some() {
+            self.check_rejoins(&author.client, checks)?;
+        }
+        (input.rules.check)(&Proposed {
+            group: self,
+            checks,
+            leaf: author.leaf,
+            client: &author.client,
+            content,
+            removed,
+        })
+    }
+
+    fn check_roles(&self, roles: Roles, client: &ClientId) -> Result<(), Refusal> {
+        let Some(rbac) = self.rbac() else {
             return Ok(());
         };
-        let is_admin = rbac.admins.contains(&sender.client_id.user_id());
-        is_admin
-            .then_some(())
-            .ok_or(Refusal::Unauthorized("only admins add users to this group"))
+        let may = match roles {
+            Roles::Everybody => true,
+            Roles::Admins => rbac.admins.contains(&client.user_id()),
+            Roles::AdminsIfAny => {
+                rbac.admins.contains(&client.user_id()) || !self.has_admin(&BTreeSet::new())
+            }
+        };
+        may.then_some(())
+            .ok_or(Refusal::Unauthorized("only admins do this in this group"))
+    }
+
+    fn check_rejoins(&self, client: &ClientId, checks: &Checks<'_>) -> Result<(), Refusal> {
+        let lately = |at: u64| at.saturating_add(REJOIN_WINDOW_MS) > checks.now;
+        let times = self.facts.rejoins.iter();
+        let times = times.filter(|(who, at)| who == client.as_str() && lately(*at));
+        let times: Vec<u64> = times.map(|(_, at)| *at).collect();
+        match times.first() {
+            Some(first) if times.len() >= checks.limits.max_rejoins_per_hour => {
+                let wait_ms = first.saturating_add(REJOIN_WINDOW_MS) - checks.now;
+                Err(Refusal::RateLimited {
+                    reason: "this client joins again too often",
+                    retry_after_seconds: u32::try_from(wait_ms.div_ceil(1000)).unwrap_or(u32::MAX),
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// RFC 9420's own rules.
     fn stage(
         &self,
         message: openmls::prelude::PublicMessageIn,
-        kind: CommitKind,
+        adds: bool,
     ) -> Result<StagedCommit, Refusal> {
         let processed = self
             .mls
             .process_message(&Crypto, message)
-            .map_err(|error| refuse(error, kind))?;
+            .map_err(|error| refuse(error, adds))?;
         match processed.into_content() {
             ProcessedMessageContent::StagedCommitMessage(staged) => Ok(*staged),
             _ => Err(invalid(&"not a commit")),
         }
     }
 
-    /// The committer, with the leaf that it has afterwards.
+    /// The committer's leaf afterwards, and what it says.
     fn check_committer(
         &self,
         staged: &StagedCommit,
-        input: &CommitInput<'_>,
+        author: &Author,
+        removed: &BTreeSet<u32>,
         checks: &Checks<'_>,
-    ) -> Result<Member, Undecided> {
-        let index = LeafNodeIndex::new(input.sender.leaf);
-        let before = self.mls.leaf(index).ok_or(Refusal::UnknownGroup)?;
+    ) -> Result<(u32, Member), Undecided> {
+        let unreadable = || violation("the leaf cannot be read");
+        let before = author
+            .leaf
+            .and_then(|leaf| self.mls.leaf(LeafNodeIndex::new(leaf)));
         let Some(node) = staged.update_path_leaf_node() else {
-            return Member::of(before, self.scheme).ok_or(Refusal::UnknownGroup.into());
+            let (leaf, before) = author.leaf.zip(before).ok_or(Refusal::UnknownGroup)?;
+            let member = Member::of(before, self.scheme).ok_or(Refusal::UnknownGroup)?;
+            return Ok((leaf, member));
         };
         let entering = Entering {
             node,
-            replaces: Some(before),
+            replaces: before,
         };
-        let client = leaf::check(&entering, self.scheme, checks)?;
-        if Some(client) != leaf::client_id(before) {
+        if leaf::check(&entering, self.scheme, checks)? != author.client {
             return Err(violation("an UpdatePath keeps the ClientID").into());
         }
-        Member::of(node, self.scheme).ok_or(violation("the leaf cannot be read").into())
+        let mut gone = removed.clone();
+        gone.extend(author.leaf.filter(|_| !author.joins));
+        self.check_unique(&author.client, node, &gone)?;
+        let signer = if author.joins {
+            let index = self.mls.ext_commit_sender_index(staged);
+            index.map_err(|e| invalid(&e))?.u32()
+        } else {
+            author.leaf.ok_or(Refusal::UnknownGroup)?
+        };
+        Ok((
+            signer,
+            Member::of(node, self.scheme).ok_or_else(unreadable)?,
+        ))
+    }
+
+    /// That no other leaf is of the same client, or has the same key.
+    fn check_unique(
+        &self,
+        client: &ClientId,
+        node: &LeafNode,
+        gone: &BTreeSet<u32>,
+    ) -> Result<(), Refusal> {
+        if self
+            .roster
+            .leaf_of(client)
+            .is_some_and(|leaf| !gone.contains(&leaf))
+        {
+            return Err(violation("another leaf is of this client"));
+        }
+        let key = node.signature_key().as_slice();
+        let has_key = |(leaf, member): (u32, &std::sync::Arc<Member>)| {
+            member.signature_key.as_slice() == key && !gone.contains(&leaf)
+        };
+        if self.roster.members().any(has_key) {
+            return Err(invalid(&"another leaf has this signature key"));
+        }
+        Ok(())
     }
 
     fn check_adds(
         &self,
         staged: &StagedCommit,
+        removed: &BTreeSet<u32>,
         checks: &Checks<'_>,
     ) -> Result<Vec<(Added, Joiner)>, Undecided> {
         let mut clients = BTreeSet::new();
-        let mut users: BTreeSet<UserId> = BTreeSet::new();
         let mut added = Vec::new();
         for add in staged.add_proposals() {
             let key_package = add.add_proposal().key_package();
@@ -218,24 +393,17 @@ impl Group {
                 replaces: None,
             };
             let client = leaf::check(&entering, self.scheme, checks)?;
-            if self.roster.has_user(&client.user_id()) {
-                return Err(violation("add_users is for users who have no leaf").into());
-            }
+            self.check_unique(&client, node, removed)?;
             if !clients.insert(client.clone()) {
                 return Err(violation("a client is added once").into());
             }
-            users.insert(client.user_id());
             let for_connections = node.extensions().contains(ExtensionType::Unknown(
                 extension_type::CONNECTION_KEY_PACKAGE,
             ));
-            if for_connections && self.group_type == moh_messages::GroupType::Regular {
+            if for_connections && self.group_type == GroupType::Regular {
                 return Err(violation("this KeyPackage is for connection groups").into());
             }
             added.push(self.added(key_package, client)?);
-        }
-        let connection = self.group_type == moh_messages::GroupType::Connection;
-        if connection && !users.is_empty() && (users.len() > 1 || self.roster.users() > 1) {
-            return Err(violation("a connection group holds two users").into());
         }
         Ok(added)
     }
@@ -254,6 +422,8 @@ impl Group {
             client: client.to_string(),
             signature_key: member.signature_key.as_slice().to_vec(),
             expires_at: key_package.life_time().not_after().saturating_mul(1000),
+            fetched_at: None,
+            left: false,
         };
         let reference = KeyPackageRef::new(reference.as_slice())
             .map_err(|_| invalid(&"a KeyPackageRef is a hash"))?;
@@ -267,106 +437,50 @@ impl Group {
         ))
     }
 
-    /// The group after a commit.
-    ///
-    /// # Errors
-    /// When the decision is not of this group; the group is of no use then.
-    pub fn apply(&mut self, decision: CommitDecision) -> Result<Applied, Unreadable> {
-        let CommitDecision {
-            staged,
-            entry,
-            commit,
-            sender_leaf,
-            added,
-            welcomes,
-        } = decision;
-        let mut outgoing = self.to_all(sender_leaf, &commit);
-        let bytes = postcard::to_stdvec(&entry).map_err(|_| Unreadable)?;
-        self.log_bytes += bytes.len();
-        let due = self.log_bytes > self.snapshot_bytes.max(MIN_LOG_BYTES);
-        let storage = if due {
-            Storage::catching()
-        } else {
-            Storage::discarding()
-        };
-        self.merge(&storage, staged, &entry)?;
-        self.renew_roster()?;
-        let snapshot = due.then(|| self.encode_snapshot(storage.into_values()));
-        if let Some(snapshot) = &snapshot {
-            self.snapshot_bytes = snapshot.len();
-            self.log_bytes = 0;
-        }
-        outgoing.extend(self.welcome_all(&added, &welcomes)?);
-        let kept = self.facts.joiners.iter().map(|j| j.epoch).min();
-        Ok(Applied {
-            version: self.version,
-            epoch: self.epoch(),
-            entry: bytes,
-            snapshot,
-            keep_from_epoch: kept.unwrap_or(u64::MAX).min(self.epoch()),
-            outgoing,
-        })
-    }
-
-    /// Each destination's part of the Welcomes, for the leaves there.
-    fn welcome_all(
+    /// That what the commit holds by value leaves an admin, where there is one.
+    fn check_admins(
         &self,
-        added: &[Added],
-        welcomes: &Welcomes,
-    ) -> Result<Vec<Outgoing>, Unreadable> {
-        let providers: BTreeSet<_> = added.iter().map(|a| a.client.provider()).collect();
-        let mut outgoing = Vec::new();
-        for provider in providers {
-            let here: Vec<_> = added
-                .iter()
-                .filter(|a| a.client.provider() == provider)
-                .collect();
-            let references: Vec<_> = here.iter().map(|a| a.reference.clone()).collect();
-            for (welcome, whom) in welcomes.split(&references) {
-                let mut members = here
+        staged: &StagedCommit,
+        content: &CommitContent,
+        author: &Author,
+        removed: &BTreeSet<u32>,
+        added: &[(Added, Joiner)],
+    ) -> Result<(), Refusal> {
+        let Some(after) = rbac_of(staged.group_context()) else {
+            return Ok(());
+        };
+        let names_others = self.rbac().as_ref() != Some(&after);
+        let by_value = |leaf: u32| content.by_value.contains(&Proposal::Remove(leaf));
+        let goes = |leaf: u32| by_value(leaf) || (names_others && removed.contains(&leaf));
+        let stays = |user: &UserId| {
+            let mut leaves = self.roster.leaves_of_user(user);
+            leaves.any(|leaf| !goes(leaf))
+                || (author.joins && author.client.user_id() == *user)
+                || added
                     .iter()
-                    .filter(|a| whom.contains(&a.reference))
-                    .map(|a| self.roster.leaf_of(&a.client).map(|leaf| (leaf, &a.member)))
-                    .collect::<Option<Vec<_>>>()
-                    .ok_or(Unreadable)?;
-                members.sort_by_key(|(leaf, _)| *leaf);
-                let payload = QueuePayload::MlsMessage(welcome);
-                outgoing.extend(roster::audiences(members.into_iter()).into_iter().map(|a| {
-                    Outgoing {
-                        audience: a.into(),
-                        except: None,
-                        payload: payload.clone(),
-                    }
-                }));
-            }
+                    .any(|(added, _)| added.client.user_id() == *user)
+        };
+        let had_admin = self.has_admin(&BTreeSet::new());
+        if (had_admin || names_others) && !after.admins.iter().any(stays) {
+            return Err(Refusal::Unauthorized("an admin has to stay in the group"));
         }
-        Ok(outgoing)
+        Ok(())
     }
-}
 
-/// What a commit may hold by value, and whether it needs a path.
-fn check_content(kind: CommitKind, by_value: &[u16], has_path: bool) -> Result<(), Refusal> {
-    match kind {
-        CommitKind::AddUsers => {
-            let add = u16::from(ProposalType::Add);
-            if by_value.is_empty() || by_value.iter().any(|&t| t != add) {
-                return Err(violation("add_users holds Adds, and nothing else by value"));
-            }
+    /// The owner's Removes, for the epoch after a join, which takes none of what is pending.
+    fn proposed_anew(&self, joins: bool, checks: &Checks<'_>) -> Vec<Pending> {
+        if !joins {
+            return Vec::new();
         }
-        CommitKind::UpdateClient => {
-            if !by_value.is_empty() {
-                return Err(violation("update_client holds no proposals by value"));
-            }
-            if !has_path {
-                return Err(violation("update_client has a path"));
-            }
-        }
+        let targets = self.facts.pending.iter().map(|pending| pending.target);
+        let epoch = self.epoch() + 1;
+        let removes = self.removes(targets, epoch, self.ds_sender(), checks.owner);
+        removes.unwrap_or_default()
     }
-    Ok(())
 }
 
 /// What openmls found, as the profile names it.
-fn refuse(error: PublicProcessMessageError, kind: CommitKind) -> Refusal {
+fn refuse(error: PublicProcessMessageError, adds: bool) -> Refusal {
     use openmls::prelude::ProposalValidationError as P;
     let is_key_package = match &error {
         PublicProcessMessageError::ValidationError(
@@ -387,7 +501,7 @@ fn refuse(error: PublicProcessMessageError, kind: CommitKind) -> Refusal {
         }
         _ => false,
     };
-    if is_key_package && kind == CommitKind::AddUsers {
+    if is_key_package && adds {
         Refusal::InvalidKeyPackage(error.to_string())
     } else {
         invalid(&error)

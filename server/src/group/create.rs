@@ -1,8 +1,8 @@
 //! A new group with one member.
 
 use moh_messages::{
-    CipherSuite, CreateGroup, DsProtocolVersion, DsRequest, ExternalSender, GroupId, Message, Rbac,
-    Signature, extension_type,
+    CipherSuite, CreateGroup, DsProtocolVersion, DsRequest, Message, Rbac, Signature,
+    extension_type,
 };
 use openmls::messages::group_info::VerifiableGroupInfo;
 use openmls::prelude::{
@@ -13,9 +13,10 @@ use tls_codec::{Deserialize as _, DeserializeBytes as _, Serialize as _};
 
 use super::group_info::{self, GroupInfoMessage};
 use super::leaf::{self, Entering};
-use super::roster::Member;
+use super::roster::{Member, Roster};
 use super::storage::Storage;
-use super::{Checks, Facts, Group, Undecided, authenticate, check_sender, moh_context};
+use super::stored::Facts;
+use super::{Checks, Group, Owner, Undecided, authenticate, check_sender, moh_context};
 use crate::crypto::Crypto;
 use crate::error::Refusal;
 
@@ -31,10 +32,6 @@ pub struct Creation<'a> {
     pub signature: &'a Signature,
     /// Its body.
     pub body: &'a CreateGroup,
-    /// What the group has to list in `external_senders`, for the ciphersuite that it has.
-    pub ds_sender: &'a (dyn Fn(CipherSuite) -> Option<ExternalSender> + Sync),
-    /// Whether a group's name was issued here.
-    pub issued: &'a (dyn Fn(&GroupId) -> bool + Sync),
 }
 
 fn violation(what: &str) -> Refusal {
@@ -72,7 +69,7 @@ pub fn create(creation: &Creation<'_>, checks: &Checks<'_>) -> Result<(Group, Ve
     authenticate(scheme, &key, creation.signed, creation.signature)?;
     check_sender(&creation.request.sender, &client)?;
 
-    check_context(&mls, creation, suite)?;
+    check_context(&mls, creation, suite, checks.owner)?;
     leaf::check(
         &Entering {
             node,
@@ -86,13 +83,10 @@ pub fn create(creation: &Creation<'_>, checks: &Checks<'_>) -> Result<(Group, Ve
     let tag = info.confirmation_tag.as_slice();
     group_info::verify(mls.group_context(), tag, &partial, info.signer, &member)?;
 
-    let facts = Facts {
-        joiners: Vec::new(),
-        partial_group_info: partial.encode(),
-        signer: info.signer,
-    };
-    let mut group =
-        Group::of(mls, 0, facts, 0).map_err(|_| violation("the group cannot be read"))?;
+    let facts = Facts::new(partial.encode(), checks.now);
+    let unreadable = |_| violation("the group cannot be read");
+    let mut group = Group::of(mls, 0, facts, 0).map_err(unreadable)?;
+    group.renew_roster(&Roster::default()).map_err(unreadable)?;
     let snapshot = group.encode_snapshot(storage.into_values());
     group.snapshot_bytes = snapshot.len();
     Ok((group, snapshot))
@@ -132,9 +126,10 @@ fn check_context(
     mls: &PublicGroup,
     creation: &Creation<'_>,
     suite: CipherSuite,
+    owner: &dyn Owner,
 ) -> Result<(), Refusal> {
     let context = mls.group_context();
-    if !(creation.issued)(&creation.body.group_id) {
+    if !owner.issued(&creation.body.group_id) {
         return Err(violation("the group's name was not issued here"));
     }
     if context.group_id().as_slice() != creation.body.group_id.as_slice() {
@@ -145,7 +140,7 @@ fn check_context(
     if context.epoch().as_u64() != 0 || !context.confirmed_transcript_hash().is_empty() {
         return Err(Refusal::InvalidGroupInfo("the GroupInfo is not of epoch 0"));
     }
-    let expected = (creation.ds_sender)(suite);
+    let expected = owner.ds_sender(suite);
     let external = context.extensions().external_senders();
     let matches = external.is_some_and(|senders| match (senders.as_slice(), &expected) {
         ([one], Some(expected)) => one

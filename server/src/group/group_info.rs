@@ -3,7 +3,7 @@
 use moh_messages::{
     HandshakeBytes, MlsBytes, Opaque, PartialGroupInfo, Signature, label, sign_content,
 };
-use openmls::prelude::GroupContext;
+use openmls::prelude::{GroupContext, PublicGroup};
 use tls_codec::{DeserializeBytes, Serialize, TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use super::roster::Member;
@@ -52,6 +52,26 @@ impl GroupInfoMessage {
             signature: self.signature.clone(),
         }
     }
+}
+
+/// The GroupInfo of a group's current epoch, of which the committer sent a part; none when it is
+/// larger than any message.
+pub(super) fn whole(
+    group: &PublicGroup,
+    partial: PartialGroupInfo,
+    signer: u32,
+) -> Option<HandshakeBytes> {
+    let tag = group.confirmation_tag().tls_serialize_detached().ok()?;
+    let message = GroupInfoMessage {
+        protocol_version: PROTOCOL_VERSION_MLS10,
+        wire_format: WIRE_FORMAT_GROUP_INFO,
+        group_context: group.group_context().clone(),
+        extensions: partial.group_info_extensions,
+        confirmation_tag: Opaque::tls_deserialize_exact_bytes(&tag).ok()?,
+        signer,
+        signature: partial.signature,
+    };
+    HandshakeBytes::new(message.tls_serialize_detached().ok()?).ok()
 }
 
 /// Checks the extensions, and the signature by the member at leaf `signer` over the whole.

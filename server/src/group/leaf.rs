@@ -1,8 +1,8 @@
 //! What every leaf that enters a tree has to be (wire profile, section 6).
 
 use moh_messages::{
-    Attestation, ClientId, DsProtocolVersion, KeyId, MAX_ATTESTATION_LIFE_MS, Message, MohLeafNode,
-    ProviderName, QueueConfig, SignatureScheme, SignedLast, VerificationKey, extension_type, label,
+    Attestation, ClientId, DsProtocolVersion, MAX_ATTESTATION_LIFE_MS, Message, MohLeafNode,
+    QueueConfig, SignatureScheme, SignedLast, VerificationKey, extension_type, label,
 };
 use openmls::prelude::{BasicCredential, ExtensionType, LeafNode};
 use tls_codec::Size;
@@ -126,7 +126,7 @@ fn check_attestation(
 
 fn verify_attestation(attestation: &Attestation, checks: &Checks<'_>) -> Result<(), Undecided> {
     let provider = attestation.client_id.provider();
-    let key = match (checks.keys)(&provider, &attestation.key_id) {
+    let key = match checks.owner.key(&provider, &attestation.key_id) {
         KeyLookup::Found(key) => key,
         KeyLookup::NoSuchKey => {
             return Err(Refusal::Unauthenticated("the client's provider has no such key").into());
@@ -159,6 +159,3 @@ pub enum KeyLookup {
     /// The provider has to be asked.
     NotFetched,
 }
-
-/// How keys of providers are looked up, without waiting.
-pub type Keys<'a> = dyn Fn(&ProviderName, &KeyId) -> KeyLookup + Sync + 'a;

@@ -22,6 +22,8 @@ pub struct Member {
     pub signature_key: PublicKey,
     /// Where its messages go.
     pub queue_config: QueueConfig,
+    /// The last millisecond of its attestation.
+    pub(super) attested_until: u64,
     /// The leaf's own signature, by which an unchanged leaf is known.
     leaf_signature: Signature,
 }
@@ -34,6 +36,7 @@ impl Member {
             scheme,
             signature_key: PublicKey::new(node.signature_key().as_slice()).ok()?,
             queue_config: leaf::queue_config(node)?,
+            attested_until: leaf::attested_until(node)?,
             leaf_signature: node.signature().clone(),
         })
     }
@@ -145,6 +148,12 @@ impl Roster {
         self.members
             .values()
             .any(|m| m.client_id.user_id() == *user)
+    }
+
+    /// The leaves of a user.
+    pub fn leaves_of_user(&self, user: &UserId) -> impl Iterator<Item = u32> {
+        let theirs = move |(_, m): &(&u32, &Arc<Member>)| m.client_id.user_id() == *user;
+        self.members.iter().filter(theirs).map(|(&leaf, _)| leaf)
     }
 
     /// How many users there are.

@@ -1,12 +1,22 @@
 //! `add_users`: a commit with Adds of users who have no leaf.
 
-use moh_messages::{DsRequest, DsRequestBody, DsResponseBody};
+use std::collections::BTreeSet;
+
+use moh_messages::{DsRequest, DsRequestBody, DsResponseBody, GroupType, UserId};
 
 use super::group_commit::{self, Commit};
+use super::violation;
 use crate::authenticate::Claimed;
 use crate::error::Refusal;
-use crate::group::CommitKind;
+use crate::group::{CommitRules, Committer, Proposed, Roles};
 use crate::node::Node;
+
+const RULES: CommitRules = CommitRules {
+    by: Committer::Member,
+    roles: Roles::Admins,
+    ends_group: false,
+    check,
+};
 
 pub(super) async fn run(
     node: &Node,
@@ -16,9 +26,28 @@ pub(super) async fn run(
         return Err(Refusal::not_built(claimed.request.body.name()));
     };
     let commit = Commit {
-        kind: CommitKind::AddUsers,
+        rules: &RULES,
         update: &body.group_update,
         welcomes: &body.welcomes,
     };
     group_commit::run(node, &claimed, commit).await
+}
+
+fn check(commit: &Proposed<'_>) -> Result<(), Refusal> {
+    let Some(added) = commit.only_adds() else {
+        return violation("add_users holds Adds of clients, and nothing else by value");
+    };
+    let users: BTreeSet<UserId> = added.iter().map(|client| client.user_id()).collect();
+    if users.iter().any(|user| commit.keeps_leaf(user)) {
+        return violation("add_users is for users who have no leaf");
+    }
+    if commit.group_type() == GroupType::Connection {
+        if users.len() > 1 {
+            return violation("a connection group holds two users");
+        }
+        if commit.invited().is_some() {
+            return violation("somebody has been invited into this connection group");
+        }
+    }
+    Ok(())
 }

@@ -2,13 +2,13 @@
 
 use moh_messages::{CreateGroup, DsRequest, DsRequestBody, DsResponseBody};
 
-use super::TRIES;
 use super::submission::Submission;
 use crate::authenticate::Claimed;
-use crate::change::{Change, Expect, Write};
+use crate::change::{Change, Expect, Whose, Write};
 use crate::error::Refusal;
 use crate::group::{Checks, Creation, Group, Undecided, create};
 use crate::node::Node;
+use crate::owner::{AsOwner, TRIES};
 use crate::store::CommitError;
 
 pub(super) async fn run(
@@ -19,8 +19,8 @@ pub(super) async fn run(
         return Err(Refusal::not_built(claimed.request.body.name()));
     };
     let info = body.group_info.as_slice();
-    let read = || Ok((body.group_id.clone(), ()));
-    let (submission, ()) = Submission::new(node, &claimed, info, read)?;
+    let group_id = || Ok(body.group_id.clone());
+    let submission = Submission::by_member(node, &claimed, info, group_id)?;
     if let Some(answer) = submission.first_answer().await? {
         return Ok(answer);
     }
@@ -33,10 +33,10 @@ pub(super) async fn run(
             Write::CreateGroup {
                 group_id: body.group_id.clone(),
                 snapshot,
-                due_at: u64::MAX,
-                members: Vec::new(),
+                due_at: group.due_at(),
+                members: vec![creator.client_id.clone()],
             },
-            submission.answered(0, now, creator.signature_key.clone()),
+            submission.answered(0, now, Whose::Key(creator.signature_key.clone())),
         ],
     };
     match node.commit(change).await {
@@ -58,28 +58,28 @@ async fn decide(
     now: u64,
 ) -> Result<(Group, Vec<u8>), Refusal> {
     let node = submission.node;
+    let (leaf_index, signature) = submission.leaf().ok_or(Refusal::UnknownGroup)?;
     let creation = Creation {
         request: &submission.claimed.request,
         signed: &submission.claimed.signed,
-        leaf_index: submission.leaf_index,
-        signature: submission.signature,
+        leaf_index,
+        signature,
         body,
-        ds_sender: &|suite| node.keys().ds_sender(suite),
-        issued: &|group_id| node.keys().issued(group_id),
     };
     let mut fetched = Vec::new();
     for _ in 0..TRIES {
         let created = {
-            let keys = node.key_lookup(&fetched);
-            let max_members = node.limits().max_members;
-            create(
-                &creation,
-                &Checks {
-                    now,
-                    keys: &keys,
-                    max_members,
-                },
-            )
+            let owner = AsOwner {
+                node,
+                fetched: &fetched,
+                now,
+            };
+            let checks = Checks {
+                now,
+                limits: node.limits(),
+                owner: &owner,
+            };
+            create(&creation, &checks)
         };
         match created {
             Ok(created) => return Ok(created),

@@ -1,8 +1,8 @@
 //! `request_group_id`: a name for a group that is to be created.
 
-use moh_messages::{DsAuth, DsRequest, DsRequestBody, DsResponseBody, Endpoint};
+use moh_messages::{DsRequest, DsRequestBody, DsResponseBody, Endpoint};
 
-use crate::authenticate::{Claimed, Repeats};
+use crate::authenticate::Claimed;
 use crate::error::Refusal;
 use crate::node::Node;
 
@@ -10,21 +10,12 @@ pub(super) async fn run(
     node: &Node,
     claimed: Claimed<DsRequest>,
 ) -> Result<DsResponseBody, Refusal> {
-    let request = node
-        .authenticate_provider(Endpoint::GroupOperation, claimed, Repeats::Refused)
-        .await?
-        .into_request();
-    let (DsRequestBody::RequestGroupId(body), DsAuth::Provider { on_behalf_of, .. }) =
-        (&request.body, &request.auth)
-    else {
-        return Err(Refusal::Unauthenticated("a provider signs this request"));
+    let DsRequestBody::RequestGroupId(body) = &claimed.request.body else {
+        return Err(Refusal::not_built(claimed.request.body.name()));
     };
-    if on_behalf_of.provider() != request.sender {
-        return Err(Refusal::Unauthenticated(
-            "on_behalf_of is of another provider",
-        ));
-    }
-    if request.sender != *node.name() {
+    let endpoint = Endpoint::GroupOperation;
+    let on_behalf = node.authenticate_on_behalf(endpoint, &claimed).await?;
+    if on_behalf.client().provider() != *node.name() {
         return Err(Refusal::Unauthenticated(
             "this provider owns groups of its own clients",
         ));

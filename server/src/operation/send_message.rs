@@ -3,13 +3,14 @@
 
 use moh_messages::{DsRequest, DsRequestBody, DsResponseBody, MlsBytes, QueuePayload};
 
-use super::TRIES;
+use super::read_group;
 use super::submission::Submission;
 use crate::authenticate::Claimed;
-use crate::change::{Change, Expect};
+use crate::change::{Change, Expect, Whose};
 use crate::error::Refusal;
-use crate::group::{Application, Group, Outgoing, Sender, read_application};
+use crate::group::read_application;
 use crate::node::Node;
+use crate::owner::TRIES;
 use crate::store::CommitError;
 
 pub(super) async fn run(
@@ -20,37 +21,26 @@ pub(super) async fn run(
         return Err(Refusal::not_built(claimed.request.body.name()));
     };
     let bytes = body.message.as_slice();
-    let read = || {
-        let application = read_application(bytes)?;
-        Ok((application.group_id.clone(), application))
-    };
-    let (submission, application) = Submission::new(node, &claimed, bytes, read)?;
+    let submission = Submission::by_member(node, &claimed, bytes, || {
+        Ok(read_application(bytes)?.group_id)
+    })?;
+    let application = read_application(bytes)?;
     let payload = MlsBytes::new(bytes).map_err(|_| Refusal::LimitExceeded("message"))?;
     let payload = QueuePayload::MlsMessage(payload);
     let group_id = &submission.group_id;
     for _ in 0..TRIES {
         let now = node.now_ms();
-        let group = match node.groups().read(node.store(), group_id).await {
-            Ok(group) => group,
+        let decided = read_group(node, group_id, |group| {
+            let sender = submission.sender(group)?;
+            let outgoing = group.message(&application, &sender, &payload)?;
+            Ok((sender, outgoing))
+        });
+        let (group, (sender, outgoing)) = match decided.await {
+            Ok(decided) => decided,
             Err(refusal) => return submission.first_answer_or(refusal).await,
         };
-        let (sender, outgoing) = match decide(&group, &submission, &application, &payload) {
-            Ok(decided) => decided,
-            Err(refusal) => {
-                let version = group.version();
-                drop(group);
-                if node
-                    .groups()
-                    .is_newest(node.store(), group_id, version)
-                    .await?
-                {
-                    return submission.first_answer_or(refusal).await;
-                }
-                continue;
-            }
-        };
         let (epoch, version) = (group.epoch(), group.version());
-        let mut writes = vec![submission.answered(epoch, now, sender.signature_key)];
+        let mut writes = vec![submission.answered(epoch, now, Whose::Key(sender.signature_key))];
         writes.extend(node.deliver(group_id, outgoing, now));
         let expect = vec![
             Expect::Group(group_id.clone(), Some(version)),
@@ -72,30 +62,11 @@ pub(super) async fn run(
                     return Ok(first);
                 }
                 // What is not the newest is forgotten, and decided on again.
-                node.groups()
-                    .is_newest(node.store(), group_id, version)
-                    .await?;
+                let groups = node.groups();
+                groups.is_newest(node.store(), group_id, version).await?;
             }
             Err(error) => return Err(error.into()),
         }
     }
     Err(CommitError::Conflict.into())
-}
-
-fn decide(
-    group: &Group,
-    submission: &Submission<'_>,
-    application: &Application,
-    payload: &QueuePayload,
-) -> Result<(Sender, Vec<Outgoing>), Refusal> {
-    let Submission {
-        claimed,
-        leaf_index,
-        signature,
-        ..
-    } = submission;
-    let sender =
-        group.authenticate_leaf(&claimed.request, &claimed.signed, *leaf_index, signature)?;
-    let outgoing = group.message(application, &sender, payload)?;
-    Ok((sender, outgoing))
 }

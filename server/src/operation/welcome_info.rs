@@ -1,24 +1,19 @@
 //! `welcome_info`: the tree of the epoch that a Welcome leads to.
 
-use std::collections::BTreeSet;
+use moh_messages::{DsAuth, DsRequest, DsRequestBody, DsResponseBody, GroupId};
 
-use moh_messages::{
-    DsAuth, DsRequest, DsRequestBody, DsResponseBody, GroupId, List, ProviderKeys, ProviderName,
-    VerificationKeys,
-};
-
-use super::TRIES;
+use super::{ratchet_tree, read_group};
 use crate::authenticate::Claimed;
 use crate::error::Refusal;
-use crate::group::Group;
+use crate::group::{Fetching, Group};
 use crate::node::Node;
-use crate::store::{CommitError, StoreError};
+use crate::store::StoreError;
 
 pub(super) async fn run(
     node: &Node,
     claimed: Claimed<DsRequest>,
 ) -> Result<DsResponseBody, Refusal> {
-    let request = &claimed.request;
+    let Claimed { request, signed } = &claimed;
     let (
         DsRequestBody::WelcomeInfo(body),
         DsAuth::KeyPackage {
@@ -31,27 +26,31 @@ pub(super) async fn run(
             "whoever was added signs this request",
         ));
     };
-    let (store, group_id, epoch) = (node.store(), &body.group_id, body.epoch);
-    for _ in 0..TRIES {
-        let group = node.groups().read(store, group_id).await?;
-        let signed = &claimed.signed;
-        let joins = group.authenticate_joiner(request, signed, key_package_ref, epoch, signature);
-        match joins {
-            Ok(()) if group.epoch() == epoch => return answer(node, &group),
-            Ok(()) => {
-                drop(group);
-                return answer(node, &at_epoch(node, group_id, epoch).await?);
-            }
-            Err(refusal) => {
-                let version = group.version();
-                drop(group);
-                if node.groups().is_newest(store, group_id, version).await? {
-                    return Err(refusal);
-                }
-            }
-        }
+    let group_id = &body.group_id;
+    let fetching = Fetching {
+        reference: key_package_ref,
+        epoch: body.epoch,
+        signature,
+    };
+    let admit = |group: &Group, now| group.authenticate_joiner(request, signed, &fetching, now);
+    let has_fetched = read_group(node, group_id, |group| admit(group, node.now_ms()));
+    if !has_fetched.await?.1 {
+        let first = node.change_group(
+            group_id,
+            |group, checks| {
+                admit(group, checks.now)?;
+                Ok((Group::fetched(key_package_ref), ()))
+            },
+            |_, _, ()| Vec::new(),
+        );
+        first.await?;
     }
-    Err(CommitError::Conflict.into())
+    let (group, _) = read_group(node, group_id, |_| Ok(())).await?;
+    if group.epoch() == body.epoch {
+        return answer(node, &group);
+    }
+    drop(group);
+    answer(node, &at_epoch(node, group_id, body.epoch).await?)
 }
 
 /// The group as it was when an epoch began.
@@ -64,24 +63,8 @@ async fn at_epoch(node: &Node, group_id: &GroupId, epoch: u64) -> Result<Group, 
 }
 
 fn answer(node: &Node, group: &Group) -> Result<DsResponseBody, Refusal> {
-    let providers: BTreeSet<ProviderName> = group
-        .roster()
-        .members()
-        .map(|(_, member)| member.client_id.provider())
-        .collect();
-    let provider_keys = providers
-        .into_iter()
-        .map(|provider| {
-            let keys = node.known_keys(&provider);
-            ProviderKeys {
-                provider,
-                keys: VerificationKeys::new(keys).unwrap_or_default(),
-            }
-        })
-        .collect();
-    let too_many = |_| Refusal::LimitExceeded("members of too many providers");
     Ok(DsResponseBody::WelcomeInfo {
-        ratchet_tree: group.ratchet_tree()?,
-        provider_keys: List::new(provider_keys).map_err(too_many)?,
+        ratchet_tree: ratchet_tree(node, group)?,
+        provider_keys: node.provider_keys(group.providers())?,
     })
 }

@@ -4,13 +4,17 @@
 use std::sync::Arc;
 
 use moh_messages::GroupType;
-use moh_messages::{ClientId, DsAuth, DsRequest, DsRequestBody, KeyId, ProviderName, SignedLast};
-use moh_server::Environment;
+use moh_messages::{
+    CipherSuite, ClientId, DsAuth, DsRequest, DsRequestBody, ExternalSender, GroupId, KeyId,
+    ProviderName, Signature, SignedLast,
+};
 use moh_server::change::Version;
 use moh_server::group::{
-    Checks, CommitInput, CommitKind, Creation, Group, KeyLookup, create, read_handshake,
+    Checks, CommitInput, CommitRules, Committer, Creation, Group, KeyLookup, Roles, Submitter,
+    create, read_handshake,
 };
 use moh_server::store::StoredGroup;
+use moh_server::{Environment, Limits};
 
 use crate::device::{Device, Founding, Member, Plan, create_group, now_ms};
 use crate::home::{Home, home_of};
@@ -42,24 +46,44 @@ struct Owner {
     rosters: Vec<String>,
 }
 
-fn checks<'a>(
-    keys: &'a (dyn Fn(&ProviderName, &KeyId) -> KeyLookup + Sync + 'a),
-    decide: impl FnOnce(&Checks<'_>),
-) {
-    decide(&Checks {
-        now: now_ms(),
-        keys,
-        max_members: 2000,
-    });
-}
+/// The provider that owns the group, as far as decisions need it.
+struct Us<'a>(&'a [Arc<Home>]);
 
-fn lookup(homes: &[Arc<Home>]) -> impl Fn(&ProviderName, &KeyId) -> KeyLookup + Sync {
-    move |provider, key_id| {
+impl moh_server::group::Owner for Us<'_> {
+    fn key(&self, provider: &ProviderName, key_id: &KeyId) -> KeyLookup {
         let place = PROVIDERS.iter().position(|name| *name == provider.as_str());
-        let keys = homes[place.unwrap()].keys.verification_keys(now_ms());
+        let keys = self.0[place.unwrap()].keys.verification_keys(now_ms());
         let found = keys.iter().find(|key| key.key_id == *key_id).cloned();
         found.map_or(KeyLookup::NoSuchKey, KeyLookup::Found)
     }
+
+    fn ds_sender(&self, suite: CipherSuite) -> Option<ExternalSender> {
+        self.0[0].keys.ds_sender(suite)
+    }
+
+    fn issued(&self, group_id: &GroupId) -> bool {
+        self.0[0].keys.issued(group_id)
+    }
+
+    fn sign(&self, sender: &ExternalSender, content: &[u8]) -> Option<Signature> {
+        self.0[0].keys.sign_as(sender, content)
+    }
+}
+
+/// What all commits have in common, and nothing else.
+const ANY: CommitRules = CommitRules {
+    by: Committer::Member,
+    roles: Roles::Everybody,
+    ends_group: false,
+    check: |_| Ok(()),
+};
+
+fn checks(homes: &[Arc<Home>], decide: impl FnOnce(&Checks<'_>)) {
+    decide(&Checks {
+        now: now_ms(),
+        limits: &Limits::default(),
+        owner: &Us(homes),
+    });
 }
 
 impl Owner {
@@ -85,11 +109,9 @@ impl Owner {
             leaf_index: 0,
             signature,
             body,
-            ds_sender: &|suite| own.ds_sender(suite),
-            issued: &|group_id| own.issued(group_id),
         };
         let mut created = None;
-        checks(&lookup(&homes), |checks| {
+        checks(&homes, |checks| {
             created = Some(create(&creation, checks).unwrap());
         });
         let (group, snapshot) = created.unwrap();
@@ -106,13 +128,9 @@ impl Owner {
 
     /// Takes a commit, which is valid.
     fn take(&mut self, request: &DsRequest) {
-        let (kind, update, welcomes) = match &request.body {
-            DsRequestBody::AddUsers(add) => {
-                (CommitKind::AddUsers, &add.group_update, &add.welcomes[..])
-            }
-            DsRequestBody::UpdateClient(update) => {
-                (CommitKind::UpdateClient, &update.group_update, &[][..])
-            }
+        let (update, welcomes) = match &request.body {
+            DsRequestBody::AddUsers(add) => (&add.group_update, &add.welcomes[..]),
+            DsRequestBody::UpdateClient(update) => (&update.group_update, &[][..]),
             other => panic!("{other:?}"),
         };
         let DsAuth::Leaf {
@@ -128,17 +146,17 @@ impl Owner {
             .authenticate_leaf(request, &signed, *leaf_index, signature)
             .unwrap();
         let input = CommitInput {
-            kind,
-            sender: &sender,
+            rules: &ANY,
+            by: Submitter::Member(&sender),
             partial_group_info: &update.partial_group_info,
             welcomes,
         };
         let handshake = read_handshake(update.commit.as_slice()).unwrap();
         let mut decision = None;
-        checks(&lookup(&self.homes), |checks| {
+        checks(&self.homes, |checks| {
             decision = Some(self.group.commit(handshake, &input, checks).unwrap());
         });
-        let applied = self.group.apply(decision.unwrap()).unwrap();
+        let applied = self.group.apply(decision.unwrap(), now_ms()).unwrap();
         assert_eq!(applied.version, self.group.version());
         assert_eq!(applied.epoch, self.group.epoch());
         self.log.push(applied.entry);

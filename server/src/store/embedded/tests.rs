@@ -165,7 +165,8 @@ async fn upkeep_is_by_index() {
     let data = Temporary::new();
     drop(data.open());
     let connection = Connection::open(data.path()).unwrap();
-    let some = [upkeep::DUE, upkeep::WANT_FROM_ALL, upkeep::POSTPONE];
+    let [postpone, later] = upkeep::POSTPONE;
+    let some = [upkeep::DUE, upkeep::WANT_FROM_ALL, postpone, later];
     for sql in some.iter().chain(&upkeep::FORGET) {
         let mut plan = connection
             .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))

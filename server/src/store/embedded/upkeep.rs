@@ -22,8 +22,10 @@ pub(super) const WANT_FROM_ALL: &str = "
     SELECT group_number, client, ?2 FROM group_members WHERE client = ?1
     ON CONFLICT DO UPDATE SET wanted_at = min(wanted_at, excluded.wanted_at)";
 
-pub(super) const POSTPONE: &str = "
-    UPDATE wanted_removals SET wanted_at = ?2 WHERE group_number = ?1 AND wanted_at < ?2";
+pub(super) const POSTPONE: [&str; 2] = [
+    "UPDATE wanted_removals SET wanted_at = ?2 WHERE group_number = ?1 AND wanted_at < ?2",
+    "UPDATE groups SET due_at = ?2 WHERE number = ?1 AND due_at < ?2",
+];
 
 /// What a group that is forgotten has by its number.
 pub(super) const FORGET: [&str; 4] = [
@@ -141,7 +143,9 @@ fn removals_done(connection: &Connection, group_id: &GroupId, clients: &[ClientI
 
 fn postpone_removals(connection: &Connection, group_id: &GroupId, until: u64) -> Made {
     match reads::group_number(connection, group_id)? {
-        Some((group, _)) => run(connection, POSTPONE, [group, time(until)]),
+        Some((group, _)) => POSTPONE
+            .iter()
+            .try_for_each(|sql| run(connection, sql, [group, time(until)])),
         None => Ok(()),
     }
 }

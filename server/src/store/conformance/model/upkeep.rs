@@ -88,6 +88,9 @@ impl Plan {
                 for (_, wanted_at) in of_group {
                     *wanted_at = at.max(*wanted_at);
                 }
+                if let Some(due) = upkeep.due.get_mut(group) {
+                    *due = at.max(*due);
+                }
                 Write::PostponeRemovals {
                     group_id: group_id(group),
                     until: at,

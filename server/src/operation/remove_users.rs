@@ -1,0 +1,51 @@
+//! `remove_users`: a commit with Removes of all clients of users.
+
+use std::collections::BTreeSet;
+
+use moh_messages::{DsRequest, DsRequestBody, DsResponseBody, UserId};
+
+use super::group_commit::{self, Commit};
+use super::violation;
+use crate::authenticate::Claimed;
+use crate::error::Refusal;
+use crate::group::{CommitRules, Committer, Proposed, Roles};
+use crate::node::Node;
+
+const RULES: CommitRules = CommitRules {
+    by: Committer::Member,
+    roles: Roles::Admins,
+    ends_group: false,
+    check,
+};
+
+pub(super) async fn run(
+    node: &Node,
+    claimed: Claimed<DsRequest>,
+) -> Result<DsResponseBody, Refusal> {
+    let DsRequestBody::RemoveUsers(body) = &claimed.request.body else {
+        return Err(Refusal::not_built(claimed.request.body.name()));
+    };
+    let commit = Commit {
+        rules: &RULES,
+        update: &body.group_update,
+        welcomes: &[],
+    };
+    group_commit::run(node, &claimed, commit).await
+}
+
+fn check(commit: &Proposed<'_>) -> Result<(), Refusal> {
+    let Some(removed) = commit
+        .only_removes()
+        .filter(|_| !commit.by_value().is_empty())
+    else {
+        return violation("remove_users holds Removes, and nothing else by value");
+    };
+    let users: BTreeSet<UserId> = removed.iter().map(|(_, m)| m.client_id.user_id()).collect();
+    if users.contains(&commit.client().user_id()) {
+        return violation("nobody removes themselves as a user");
+    }
+    if users.iter().any(|user| commit.keeps_leaf(user)) {
+        return violation("a user is removed with all clients");
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! What the owner does with groups of its own accord: it proposes to remove clients that are gone
+//! or were not heard of for long, and forgets groups that ended long ago.
+
+use std::time::Duration;
+
+use moh_messages::{ClientId, ClientQueueInformation, GroupId, ProviderName};
+
+use crate::change::{Change, Expect, Version, Write};
+use crate::error::Refusal;
+use crate::group::{Checks, Group, Tending, Undecided};
+use crate::node::Node;
+use crate::owner::AsOwner;
+use crate::store::StoreError;
+
+/// How often the store is asked for groups that are due, when nobody says that one is.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// So many groups are looked after before the store is asked again.
+const BATCH: usize = 100;
+
+impl Node {
+    /// Looks after groups until the provider stops.
+    pub(crate) async fn run_tending(&self) {
+        loop {
+            let more = match self.tend_what_is_due().await {
+                Ok(tended) => tended == BATCH,
+                Err(error) => {
+                    tracing::warn!(%error, "groups were not looked after");
+                    false
+                }
+            };
+            if more {
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = self.due().notified() => {}
+                () = self.stopping().cancelled() => return,
+            }
+        }
+    }
+
+    /// How many groups were due. What goes wrong with one of them does not keep the others
+    /// waiting.
+    async fn tend_what_is_due(&self) -> Result<usize, StoreError> {
+        let due = self.store().groups_due(self.now_ms(), BATCH).await?;
+        let mut tended = 0;
+        for group_id in &due {
+            if self.stopping().is_cancelled() {
+                return Ok(0);
+            }
+            match self.tend_group(group_id).await {
+                Ok(()) => tended += 1,
+                Err(error) => {
+                    let group = hex::encode(group_id.as_slice());
+                    tracing::warn!(%group, %error, "a group was not looked after");
+                }
+            }
+        }
+        Ok(tended)
+    }
+
+    async fn tend_group(&self, group_id: &GroupId) -> Result<(), Refusal> {
+        let wanted = self.store().wanted_removals(group_id).await?;
+        let now = self.now_ms();
+        let tending = {
+            let group = self.groups().read(self.store(), group_id).await?;
+            let owner = AsOwner {
+                node: self,
+                fetched: &[],
+                now,
+            };
+            let checks = Checks {
+                now,
+                limits: self.limits(),
+                owner: &owner,
+            };
+            (
+                group.version(),
+                group.tend(&wanted, &checks),
+                done(&group, &wanted),
+            )
+        };
+        match tending {
+            (version, Tending::Wait(until), done) => {
+                self.postpone(group_id, version, done, until).await
+            }
+            (version, Tending::Forget, _) => self.forget_group(group_id, version).await,
+            (_, Tending::Change(_), _) => self.propose_removes(group_id, &wanted).await,
+        }
+    }
+
+    /// Proposes what is to be proposed, on the newest version.
+    async fn propose_removes(
+        &self,
+        group_id: &GroupId,
+        wanted: &[ClientId],
+    ) -> Result<(), Refusal> {
+        let nothing = || Refusal::PolicyViolation("nothing to do any more".to_owned());
+        let changed = self.change_group(
+            group_id,
+            |group, checks| match group.tend(wanted, checks) {
+                Tending::Change(decision) => Ok((decision, ())),
+                Tending::Wait(_) | Tending::Forget => Err(Undecided::Refused(nothing())),
+            },
+            |group, _, ()| vec![removals_done(group, done(group, wanted))],
+        );
+        match changed.await {
+            Err(refusal) if refusal == nothing() => Ok(()),
+            result => result.map(|_| ()),
+        }
+    }
+
+    async fn postpone(
+        &self,
+        group_id: &GroupId,
+        version: Version,
+        done: Vec<ClientId>,
+        until: u64,
+    ) -> Result<(), Refusal> {
+        let change = Change {
+            expect: vec![Expect::Group(group_id.clone(), Some(version))],
+            writes: vec![
+                Write::RemovalsDone {
+                    group_id: group_id.clone(),
+                    clients: done,
+                },
+                Write::PostponeRemovals {
+                    group_id: group_id.clone(),
+                    until,
+                },
+            ],
+        };
+        Ok(self.commit(change).await?)
+    }
+
+    async fn forget_group(&self, group_id: &GroupId, version: Version) -> Result<(), Refusal> {
+        let change = Change {
+            expect: vec![Expect::Group(group_id.clone(), Some(version))],
+            writes: vec![Write::ForgetGroup {
+                group_id: group_id.clone(),
+            }],
+        };
+        self.commit(change).await?;
+        self.groups().drop_group(group_id).await;
+        Ok(())
+    }
+
+    /// The writes by which members of a group are to be removed whose queues, at a provider, do
+    /// not exist.
+    pub(crate) async fn want_removal_of_queues(
+        &self,
+        group_id: &GroupId,
+        provider: &ProviderName,
+        queues: &[ClientQueueInformation],
+    ) -> Result<Vec<Write>, StoreError> {
+        let Ok(group) = self.groups().read(self.store(), group_id).await else {
+            return Ok(Vec::new());
+        };
+        let now = self.now_ms();
+        let is_one = |queue: &moh_messages::QueueConfig| {
+            queue.provider == *provider && queues.contains(&queue.client_queue_information)
+        };
+        let members = group.roster().members();
+        let gone = members.filter(|(_, member)| is_one(&member.queue_config));
+        Ok(gone
+            .map(|(_, member)| Write::WantRemoval {
+                client_id: member.client_id.clone(),
+                group_id: Some(group_id.clone()),
+                at: now,
+            })
+            .collect())
+    }
+}
+
+/// Clients of whom nothing more is wanted.
+fn done(group: &Group, wanted: &[ClientId]) -> Vec<ClientId> {
+    let done = wanted.iter().filter(|client| group.is_leaving(client));
+    done.cloned().collect()
+}
+
+fn removals_done(group: &Group, clients: Vec<ClientId>) -> Write {
+    Write::RemovalsDone {
+        group_id: group.group_id(),
+        clients,
+    }
+}
