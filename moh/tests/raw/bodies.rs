@@ -249,32 +249,58 @@ fn assert_unavailable(answer: &Answer) {
 async fn what_is_not_built_is_unavailable_and_never_ok() {
     let mut scene = Scene::set().await;
     let peer = Peer::of(&scene.server).await;
+    for (path, request) in requests(&mut scene, &peer) {
+        if ["/connection_request", "/connection_key_packages"].contains(&path) {
+            assert_unavailable(&scene.server.http().post(path, &request).await);
+        }
+    }
+    scene.assert_unchanged().await;
+}
+
+#[tokio::test]
+async fn a_commit_that_is_sent_as_something_else_is_refused() {
+    let mut scene = Scene::set().await;
     let group_update = scene.alice.update();
     scene.alice.discard();
     let update = GroupUpdate { group_update };
     let proposal = update.group_update.commit.clone();
     let operations = [
-        DsRequestBody::DeleteGroup(update.clone()),
-        DsRequestBody::RemoveUsers(update.clone()),
-        DsRequestBody::RemoveClients(update.clone()),
-        DsRequestBody::SelfRemoveClient(SelfRemoveClient { proposal }),
-        DsRequestBody::ExternalJoin(update.clone()),
-        DsRequestBody::ReInitializeGroup(update.clone()),
-        DsRequestBody::SetRoles(update),
-        DsRequestBody::ClientDeleted,
+        (
+            DsRequestBody::DeleteGroup(update.clone()),
+            422,
+            "policy_violation",
+        ),
+        (
+            DsRequestBody::RemoveUsers(update.clone()),
+            422,
+            "policy_violation",
+        ),
+        (
+            DsRequestBody::RemoveClients(update.clone()),
+            422,
+            "policy_violation",
+        ),
+        (
+            DsRequestBody::SelfRemoveClient(SelfRemoveClient { proposal }),
+            422,
+            "policy_violation",
+        ),
+        (
+            DsRequestBody::ExternalJoin(update.clone()),
+            422,
+            "invalid_message",
+        ),
+        (
+            DsRequestBody::ReInitializeGroup(update.clone()),
+            422,
+            "policy_violation",
+        ),
+        (DsRequestBody::SetRoles(update), 422, "policy_violation"),
+        (DsRequestBody::ClientDeleted, 403, "unauthenticated"),
     ];
-    for body in operations {
-        assert_unavailable(&scene.operate(&scene.alice.signed(body)).await);
-    }
-    for (path, request) in requests(&mut scene, &peer) {
-        let not_built = [
-            "/external_commit_information",
-            "/connection_request",
-            "/connection_key_packages",
-        ];
-        if not_built.contains(&path) {
-            assert_unavailable(&scene.server.http().post(path, &request).await);
-        }
+    for (body, status, code) in operations {
+        let answer = scene.operate(&scene.alice.signed(body)).await;
+        answer.refused(status, code);
     }
     scene.assert_unchanged().await;
 }

@@ -243,10 +243,12 @@ impl Group {
 
 /// Leaves that another client has than before, and leaves that nobody has any more.
 fn moved(before: &Roster, after: &Roster) -> (Vec<u32>, Vec<u32>) {
-    let client = |roster: &Roster, leaf| roster.member(leaf).map(|m| m.client_id.clone());
-    let filled = after.members().map(|(leaf, _)| leaf);
-    let filled = filled.filter(|&leaf| client(after, leaf) != client(before, leaf));
+    let is_same = |leaf, member: &Member| {
+        let had = before.member(leaf);
+        had.is_some_and(|had| had.client_id == member.client_id)
+    };
+    let filled = after.members().filter(|(leaf, m)| !is_same(*leaf, m));
     let blanked = before.members().map(|(leaf, _)| leaf);
     let blanked = blanked.filter(|&leaf| after.member(leaf).is_none());
-    (filled.collect(), blanked.collect())
+    (filled.map(|(leaf, _)| leaf).collect(), blanked.collect())
 }

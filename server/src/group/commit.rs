@@ -340,7 +340,8 @@ impl Group {
         }
         let mut gone = removed.clone();
         gone.extend(author.leaf.filter(|_| !author.joins));
-        self.check_unique(&author.client, node, &gone)?;
+        self.check_client(&author.client, &gone)?;
+        self.check_key(node, &gone)?;
         let signer = if author.joins {
             let index = self.mls.ext_commit_sender_index(staged);
             index.map_err(|e| invalid(&e))?.u32()
@@ -353,25 +354,20 @@ impl Group {
         ))
     }
 
-    /// That no other leaf is of the same client, or has the same key.
-    fn check_unique(
-        &self,
-        client: &ClientId,
-        node: &LeafNode,
-        gone: &BTreeSet<u32>,
-    ) -> Result<(), Refusal> {
-        if self
-            .roster
-            .leaf_of(client)
-            .is_some_and(|leaf| !gone.contains(&leaf))
-        {
-            return Err(violation("another leaf is of this client"));
+    /// That no leaf that stays is of the same client.
+    fn check_client(&self, client: &ClientId, gone: &BTreeSet<u32>) -> Result<(), Refusal> {
+        match self.roster.leaf_of(client) {
+            Some(leaf) if !gone.contains(&leaf) => Err(violation("another leaf is of this client")),
+            _ => Ok(()),
         }
+    }
+
+    /// That no leaf that stays has the signature key of a path's leaf. (Of those that are added,
+    /// openmls sees to that.)
+    fn check_key(&self, node: &LeafNode, gone: &BTreeSet<u32>) -> Result<(), Refusal> {
         let key = node.signature_key().as_slice();
-        let has_key = |(leaf, member): (u32, &std::sync::Arc<Member>)| {
-            member.signature_key.as_slice() == key && !gone.contains(&leaf)
-        };
-        if self.roster.members().any(has_key) {
+        let mut members = self.roster.members();
+        if members.any(|(leaf, m)| m.signature_key.as_slice() == key && !gone.contains(&leaf)) {
             return Err(invalid(&"another leaf has this signature key"));
         }
         Ok(())
@@ -393,7 +389,7 @@ impl Group {
                 replaces: None,
             };
             let client = leaf::check(&entering, self.scheme, checks)?;
-            self.check_unique(&client, node, removed)?;
+            self.check_client(&client, removed)?;
             if !clients.insert(client.clone()) {
                 return Err(violation("a client is added once").into());
             }
