@@ -60,6 +60,17 @@ pub enum Error {
     /// The user, or device, is in the group already.
     #[error("{0} is in the group already")]
     AlreadyMember(String),
+    /// The user, or device, is not in the group.
+    #[error("{0} is not in the group")]
+    NotMember(String),
+    /// This client cannot remove itself so, nor its user: see
+    /// [`Client::leave`](crate::Client::leave).
+    #[error("to remove oneself is to leave")]
+    Oneself,
+    /// This client is about to be removed from the group: it, or the group's owner, proposed
+    /// so. It cannot change the group, or write there, any more.
+    #[error("this client is about to be removed from the group {0:?}")]
+    Leaving(GroupId),
     /// The user did not consent to being added to groups by this one, or does not exist: their
     /// provider does not tell these apart.
     #[error("{0} does not exist, or did not consent to being added to groups")]
@@ -150,6 +161,9 @@ impl Error {
             Self::Refused { .. }
             | Self::UnknownGroup(_)
             | Self::AlreadyMember(_)
+            | Self::NotMember(_)
+            | Self::Oneself
+            | Self::Leaving(_)
             | Self::NoConsent(_)
             | Self::NoKeyPackage(_)
             | Self::OtherClient(_)

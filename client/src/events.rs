@@ -1,6 +1,6 @@
 //! What happens to a client, and to its groups.
 
-use moh_messages::{ClientId, DsError, GroupId, ProviderName};
+use moh_messages::{ClientId, DsError, GroupId, ProviderName, UserId};
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 /// Something that the application should know.
@@ -91,6 +91,24 @@ pub enum Event {
         /// When this client's provider took it, in milliseconds since the Unix epoch.
         received_at: u64,
     },
+    /// The owner says that a group was deleted; this client's state of it is deleted.
+    #[tls_codec(discriminant = 7)]
+    Deleted {
+        /// The group.
+        group: GroupId,
+    },
+    /// A group has other admins now.
+    #[tls_codec(discriminant = 8)]
+    AdminsChanged {
+        /// The group.
+        group: GroupId,
+        /// Who made the change.
+        by: ClientId,
+        /// Who they are.
+        admins: Vec<UserId>,
+        /// The epoch that this began.
+        epoch: u64,
+    },
 }
 
 impl Event {
@@ -103,7 +121,9 @@ impl Event {
             | Self::MembersChanged { group, .. }
             | Self::Updated { group, .. }
             | Self::Removed { group, .. }
-            | Self::Settled { group, .. } => Some(group),
+            | Self::Settled { group, .. }
+            | Self::Deleted { group }
+            | Self::AdminsChanged { group, .. } => Some(group),
             Self::Undecodable { group, .. } => group.as_ref(),
         }
     }
@@ -123,6 +143,12 @@ pub enum Operation {
     Message = 3,
     /// To be told what is needed to join.
     Join = 4,
+    /// To remove users, or devices of this client's user.
+    Remove = 5,
+    /// To end the group.
+    Delete = 6,
+    /// To say who the admins are, or which key is the owner's.
+    SetRoles = 7,
 }
 
 /// What came of a request.

@@ -1,8 +1,8 @@
 //! What the protocol asks of MLS: leaves, KeyPackages, groups.
 
 use moh_messages::{
-    Attestation, CipherSuite, ClientId, DsProtocolVersion, GroupType, KeyPackageBytes, List,
-    Message, MohGroupContext, MohLeafNode, PartialGroupInfo, QueueConfig, Signature, UserId,
+    Attestation, CipherSuite, ClientId, DsProtocolVersion, KeyPackageBytes, List, Message,
+    MohGroupContext, MohLeafNode, PartialGroupInfo, QueueConfig, Rbac, Signature, UserId,
     extension_type,
 };
 use openmls::group::{
@@ -21,6 +21,7 @@ use openmls_traits::OpenMlsProvider;
 use tls_codec::{DeserializeBytes, Serialize};
 
 use crate::error::Error;
+use crate::group::GroupOptions;
 use crate::store::Tx;
 
 /// How long a KeyPackage may be used, in seconds.
@@ -115,6 +116,11 @@ pub(crate) fn client_of(credential: &Credential) -> Option<ClientId> {
     std::str::from_utf8(basic.identity()).ok()?.parse().ok()
 }
 
+/// The client that this is in a group.
+pub(crate) fn own_client(group: &MlsGroup) -> Option<ClientId> {
+    client_of(group.own_leaf_node()?.credential())
+}
+
 /// The members of a group; one whose credential is no client's is left out.
 pub(crate) fn members(group: &MlsGroup) -> Vec<ClientId> {
     group
@@ -138,13 +144,19 @@ fn ratchets() -> SenderRatchetConfiguration {
     SenderRatchetConfiguration::new(32, 10_000)
 }
 
+/// What a new group says of itself.
+pub(crate) struct GroupContent {
+    pub(crate) ds_sender: moh_messages::ExternalSender,
+    pub(crate) options: GroupOptions,
+}
+
 /// A group of this client alone, in the state of `tx`, not known to its owner yet.
 pub(crate) fn create_group(
     tx: &Tx<'_>,
     identity: &Identity<'_>,
     group_id: &[u8],
     leaf: &LeafContent,
-    ds_sender: &moh_messages::ExternalSender,
+    content: &GroupContent,
     now_ms: u64,
 ) -> Result<MlsGroup, Error> {
     let config = MlsGroupCreateConfig::builder()
@@ -158,32 +170,51 @@ pub(crate) fn create_group(
         .lifetime(leaf.lifetime(now_ms))
         .with_leaf_node_extensions(leaf.extensions()?)
         .map_err(Error::mls)?
-        .with_group_context_extensions(group_context_extensions(ds_sender)?)
+        .with_group_context_extensions(group_context_extensions(content)?)
         .build();
     let id = openmls::group::GroupId::from_slice(group_id);
     MlsGroup::new_with_group_id(tx, identity.signer, &config, id, identity.credential())
         .map_err(Error::mls)
 }
 
-fn group_context_extensions(
-    ds_sender: &moh_messages::ExternalSender,
-) -> Result<Extensions<GroupContext>, Error> {
-    let ds_sender = ExternalSender::tls_deserialize_exact_bytes(&ds_sender.encode())
-        .map_err(|error| Error::Mls(format!("the owner's key: {error}")))?;
+fn group_context_extensions(content: &GroupContent) -> Result<Extensions<GroupContext>, Error> {
     let moh = MohGroupContext {
         version: DsProtocolVersion::MOH1,
-        group_type: GroupType::Regular,
+        group_type: content.options.group_type,
     };
-    Extensions::from_vec(vec![
-        Extension::ExternalSenders(vec![ds_sender]),
+    let mut extensions = vec![
+        external_senders_extension(&content.ds_sender)?,
         Extension::RequiredCapabilities(RequiredCapabilitiesExtension::new(
             &extension_types(),
             &[],
             &[CredentialType::Basic],
         )),
         unknown(extension_type::MOH, &moh),
-    ])
-    .map_err(Error::mls)
+    ];
+    if !content.options.admins.is_empty() {
+        extensions.push(rbac_extension(&content.options.admins)?);
+    }
+    Extensions::from_vec(extensions).map_err(Error::mls)
+}
+
+/// Whose proposals count although they are no members: the owner's.
+pub(crate) fn external_senders_extension(
+    ds_sender: &moh_messages::ExternalSender,
+) -> Result<Extension, Error> {
+    let ds_sender = ExternalSender::tls_deserialize_exact_bytes(&ds_sender.encode())
+        .map_err(|error| Error::Mls(format!("the owner's key: {error}")))?;
+    Ok(Extension::ExternalSenders(vec![ds_sender]))
+}
+
+pub(crate) fn rbac_extension(admins: &[UserId]) -> Result<Extension, Error> {
+    let admins = List::new(admins.to_vec())?;
+    Ok(unknown(extension_type::RBAC, &Rbac { admins }))
+}
+
+/// The admins of a group, where it has roles.
+pub(crate) fn admins(group: &MlsGroup) -> Option<Vec<UserId>> {
+    let rbac = group.extensions().unknown(extension_type::RBAC)?;
+    Some(Rbac::decode(&rbac.0).ok()?.admins.into_vec())
 }
 
 /// A KeyPackage whose private keys are in the state of `tx`; its reference, its last second and

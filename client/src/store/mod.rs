@@ -39,7 +39,8 @@ pub enum StoreError {
     Incomplete(&'static str),
 }
 
-const VERSION: i64 = 1;
+/// What leads from each version of the database to the next, beginning with an empty one.
+const STEPS: [&str; 2] = [SCHEMA, FURTHER_OPERATIONS];
 
 const SCHEMA: &str = "
 CREATE TABLE kv (
@@ -74,6 +75,11 @@ CREATE TABLE parked (
 );
 -- What the application has not taken yet.
 CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, event BLOB NOT NULL);
+";
+
+const FURTHER_OPERATIONS: &str = "
+-- Groups that this client was in: what still arrives for them is left out.
+CREATE TABLE left_groups (group_id BLOB PRIMARY KEY, since_ms INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
 /// The state database, shared by all that use it.
@@ -160,13 +166,10 @@ fn open_connection(path: &Path) -> Result<Connection, StoreError> {
     conn.pragma_update(None, "secure_delete", "ON")?;
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    match version {
-        0 => {
-            transaction.execute_batch(SCHEMA)?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
-        }
-        VERSION => {}
-        later => return Err(StoreError::Later(later)),
+    let steps = usize::try_from(version).ok().and_then(|v| STEPS.get(v..));
+    for (number, step) in (version + 1..).zip(steps.ok_or(StoreError::Later(version))?) {
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", number)?;
     }
     transaction.commit()?;
     Ok(conn)

@@ -8,6 +8,10 @@ use rusqlite::{OptionalExtension, Row};
 use super::{StoreError, Tx};
 use crate::events::{Event, Operation};
 
+/// How long a group that this client was in is remembered, in milliseconds: longer than
+/// anything for it can still be on its way.
+const LEFT_GROUP_LIFE_MS: u64 = 90 * 24 * 60 * 60 * 1000;
+
 /// The row of `account`.
 #[derive(Clone, Debug)]
 pub(crate) struct AccountRow {
@@ -212,6 +216,26 @@ impl Tx<'_> {
         self.conn
             .execute("DELETE FROM groups WHERE group_id = ?1", [group.as_slice()])?;
         Ok(())
+    }
+
+    /// Remembers a group that this client was in; and forgets those of long ago.
+    pub(crate) fn insert_left_group(&self, group: &GroupId, now_ms: u64) -> Result<(), StoreError> {
+        let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        let long_ago = ms(now_ms.saturating_sub(LEFT_GROUP_LIFE_MS));
+        self.conn
+            .execute("DELETE FROM left_groups WHERE since_ms < ?1", [long_ago])?;
+        self.conn.execute(
+            "INSERT OR REPLACE INTO left_groups VALUES (?1, ?2)",
+            (group.as_slice(), ms(now_ms)),
+        )?;
+        Ok(())
+    }
+
+    /// Whether this client was in a group not long ago.
+    pub(crate) fn has_left(&self, group: &GroupId) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM left_groups WHERE group_id = ?1)";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        Ok(statement.query_row([group.as_slice()], |row| row.get(0))?)
     }
 
     pub(crate) fn groups_with_stale_queue(&self) -> Result<Vec<GroupId>, StoreError> {

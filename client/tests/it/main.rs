@@ -4,5 +4,6 @@
 
 mod basics;
 mod fake;
+mod members;
 mod resilience;
 mod scene;

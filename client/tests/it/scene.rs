@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moh_client::{Client, Event, GroupId, UserId};
+use moh_client::{Client, ClientId, Event, GroupId, NewDevice, UserId};
 use tempfile::TempDir;
 
 use crate::fake::World;
@@ -85,6 +85,39 @@ impl Scene {
         );
         (alice, bob, group)
     }
+
+    /// The same, with Carol of c.example.
+    pub(crate) async fn trio(&self) -> (Party, Party, Party, GroupId) {
+        let (alice, bob, group) = self.alice_and_bob().await;
+        let carol = self.party("c.example", "carol").await;
+        add(&alice, &group, &carol).await;
+        received(&bob).await;
+        received(&carol).await;
+        (alice, bob, carol, group)
+    }
+
+    /// A further device of somebody, in no group yet.
+    pub(crate) async fn device(&self, of: &Party, name: &str) -> Party {
+        let id = ClientId::new(of.client.user_id(), name).unwrap();
+        let path = self.dir.path().join(id.as_str().replace('/', "-"));
+        let options = self.world.options(of.provider);
+        let device = NewDevice::prepare(options, &path, id).await.unwrap();
+        let authorization = of.client.authorize(&device.request()).unwrap();
+        let client = device.register(authorization).await.unwrap();
+        client.refill_key_packages(2).await.unwrap();
+        Party {
+            client,
+            path,
+            provider: of.provider,
+        }
+    }
+}
+
+/// Adds somebody, who consents to it.
+pub(crate) async fn add(by: &Party, group: &GroupId, new: &Party) {
+    let (user, adder) = (new.client.user_id(), by.client.user_id());
+    new.client.set_consent(adder, true).await.unwrap();
+    by.client.add_user(group, user).await.unwrap();
 }
 
 pub(crate) fn user_id(provider: &str, user: &str) -> UserId {

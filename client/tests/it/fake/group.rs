@@ -4,34 +4,42 @@ use std::collections::BTreeMap;
 
 use moh_client::{ClientId, DsError, DsErrorCode, ProviderName};
 use moh_messages::{
-    AddMembers, BasicCredential, CreateGroup, DsAuth, DsRequest, DsRequestBody, DsResponseBody,
-    ExternalSender, GroupUpdate, HandshakeBytes, List, Message, MlsBytes, MlsGroupUpdate, Opaque,
-    PublicKey, SendMessage, Signature, SignedLast, TreeBytes, WelcomeInfo, label,
+    BasicCredential, CreateGroup, DsAuth, DsRequest, DsRequestBody, DsResponseBody,
+    ExternalCommitInfo, ExternalSender, HandshakeBytes, List, Message, MlsBytes, MlsGroupUpdate,
+    Opaque, PublicKey, SendMessage, Signature, SignedLast, TreeBytes, WelcomeInfo, label,
 };
-use openmls::extensions::SenderExtensionIndex;
 use openmls::group::{ProposalStore, PublicGroup};
-use openmls::messages::external_proposals::ExternalProposal;
 use openmls::prelude::{
-    LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn, ProcessedMessageContent, ProtocolMessage,
-    RatchetTreeIn,
+    LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn, ProtocolMessage, RatchetTreeIn,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_memory_storage::MemoryStorage;
-use openmls_rust_crypto::{OpenMlsRustCrypto, RustCrypto};
+use openmls_rust_crypto::RustCrypto;
 use tls_codec::{DeserializeBytes, Serialize};
 
 use super::{Failure, State, refuse, verify};
 
 /// The owner's state of a group.
 pub(crate) struct Group {
-    owner: ProviderName,
-    public: PublicGroup,
-    storage: MemoryStorage,
+    pub(super) owner: ProviderName,
+    pub(super) public: PublicGroup,
+    pub(super) storage: MemoryStorage,
     /// Answers to messages, by the message.
-    answers: BTreeMap<Vec<u8>, DsResponseBody>,
-    trees: BTreeMap<u64, Vec<u8>>,
-    /// Pending in this epoch, as MLSMessages.
-    proposals: Vec<HandshakeBytes>,
+    pub(super) answers: BTreeMap<Vec<u8>, DsResponseBody>,
+    pub(super) trees: BTreeMap<u64, Vec<u8>>,
+    /// Pending in this epoch.
+    pub(super) proposals: Vec<Pending>,
+    pub(super) group_info: HandshakeBytes,
+    pub(super) is_deleted: bool,
+    /// Messages have to be of the current epoch: more than the protocol asks for.
+    pub(crate) is_strict: bool,
+}
+
+/// A proposal to remove a leaf.
+pub(super) struct Pending {
+    pub(super) message: HandshakeBytes,
+    pub(super) target: LeafNodeIndex,
+    pub(super) by_owner: bool,
 }
 
 impl State {
@@ -43,10 +51,11 @@ impl State {
     ) -> Result<DsResponseBody, Failure> {
         let tbs = request.to_be_signed_of(bytes);
         let key = self.clients[client].key.clone();
-        if let Some(signature) = request.signature()
-            && !matches!(request.auth, DsAuth::Provider { .. })
-        {
-            verify(label::DS_REQUEST, &tbs, &key, signature)?;
+        match (&request.auth, request.signature()) {
+            // Its client's provider fills that in.
+            (DsAuth::Provider { provider_auth, .. }, _) => assert!(provider_auth.is_blank()),
+            (_, Some(signature)) => verify(label::DS_REQUEST, &tbs, &key, signature)?,
+            (_, None) => {}
         }
         let owner = request.recipient.clone();
         match request.body {
@@ -58,13 +67,13 @@ impl State {
                 })
             }
             DsRequestBody::CreateGroup(create) => self.create(owner, create),
-            DsRequestBody::AddUsers(add) | DsRequestBody::AddClients(add) => self.add(client, &add),
-            DsRequestBody::UpdateClient(GroupUpdate { group_update }) => {
-                self.commit(client, &group_update).map(|(answer, _)| answer)
-            }
             DsRequestBody::SendMessage(message) => self.send(client, &message),
+            DsRequestBody::SelfRemoveClient(leave) => self.self_remove(client, &leave),
             DsRequestBody::WelcomeInfo(info) => self.welcome_info(&info, &request.auth),
-            other => panic!("{} is not used", other.name()),
+            DsRequestBody::ExternalCommitInfo(info) => {
+                self.external_commit_info(client, &info, &request.auth)
+            }
+            body => self.change(client, body, &request.auth),
         }
     }
 
@@ -79,41 +88,6 @@ impl State {
             credential: BasicCredential::Basic {
                 identity: Opaque::new(owner.as_str()).unwrap(),
             },
-        }
-    }
-
-    pub(super) fn propose_removal(&mut self, id: &[u8], client: &ClientId) {
-        let group = self.groups.get_mut(id).unwrap();
-        let members = group.members();
-        let leaf = members.iter().position(|member| member == client).unwrap();
-        let proposal = ExternalProposal::new_remove::<OpenMlsRustCrypto>(
-            LeafNodeIndex::new(u32::try_from(leaf).unwrap()),
-            group.public.group_id().clone(),
-            group.public.group_context().epoch(),
-            &self.sender_keys[&group.owner],
-            SenderExtensionIndex::new(0),
-        )
-        .unwrap();
-        let bytes = proposal.to_bytes().unwrap();
-        let message = MlsMessageIn::tls_deserialize_exact_bytes(&bytes).unwrap();
-        let message = message.try_into_protocol_message().unwrap();
-        let processed = group
-            .public
-            .process_message(&RustCrypto::default(), message)
-            .unwrap();
-        let ProcessedMessageContent::ProposalMessage(proposal) = processed.into_content() else {
-            panic!("not a proposal");
-        };
-        group
-            .public
-            .add_proposal(&group.storage, *proposal)
-            .unwrap();
-        group
-            .proposals
-            .push(HandshakeBytes::new(bytes.clone()).unwrap());
-        let owner = group.owner.clone();
-        for member in &members {
-            self.deliver(member, &owner, &MlsBytes::new(bytes.clone()).unwrap());
         }
     }
 
@@ -162,80 +136,11 @@ impl State {
                 answers: BTreeMap::from([(message, answer.clone())]),
                 trees: BTreeMap::new(),
                 proposals: Vec::new(),
+                group_info: create.group_info.clone(),
+                is_deleted: false,
+                is_strict: true,
             },
         );
-        Ok(answer)
-    }
-
-    /// The answer, and who is to get the commit; nobody, where it was there before.
-    fn commit(
-        &mut self,
-        client: &ClientId,
-        update: &MlsGroupUpdate,
-    ) -> Result<(DsResponseBody, Option<Vec<ClientId>>), Failure> {
-        let bytes = update.commit.as_slice();
-        let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes).unwrap();
-        let message = message.try_into_protocol_message().unwrap();
-        assert!(matches!(message, ProtocolMessage::PublicMessage(_)));
-        let group = self.groups.get_mut(message.group_id().as_slice()).unwrap();
-        if let Some(answer) = group.answers.get(bytes) {
-            return Ok((answer.clone(), None));
-        }
-        group.check_epoch(message.epoch().as_u64())?;
-        let before = group.members();
-        let crypto = RustCrypto::default();
-        let processed = group
-            .public
-            .process_message(&crypto, message)
-            .map_err(|error| invalid(&error.to_string()))?;
-        let openmls::prelude::Sender::Member(sender) = *processed.sender() else {
-            panic!("not a member");
-        };
-        let ProcessedMessageContent::StagedCommitMessage(commit) = processed.into_content() else {
-            panic!("not a commit");
-        };
-        let by_reference = commit
-            .queued_proposals()
-            .filter(|queued| matches!(queued.sender(), openmls::prelude::Sender::External(_)))
-            .count();
-        if by_reference != group.proposals.len() {
-            return Err(group.proposals_first());
-        }
-        group.proposals.clear();
-        group.public.merge_commit(&group.storage, *commit).unwrap();
-        group.check_group_info(sender, update);
-        let tree = group
-            .public
-            .export_ratchet_tree()
-            .tls_serialize_detached()
-            .unwrap();
-        group.trees.insert(group.epoch(), tree);
-        let answer = DsResponseBody::Ok {
-            epoch: group.epoch(),
-            accepted_at: 1,
-        };
-        group.answers.insert(bytes.to_vec(), answer.clone());
-        let owner = group.owner.clone();
-        for member in before.iter().filter(|member| *member != client) {
-            self.deliver(member, &owner, &MlsBytes::new(bytes).unwrap());
-        }
-        Ok((answer, Some(before)))
-    }
-
-    fn add(&mut self, client: &ClientId, add: &AddMembers) -> Result<DsResponseBody, Failure> {
-        let (answer, before) = self.commit(client, &add.group_update)?;
-        let Some(before) = before else {
-            return Ok(answer);
-        };
-        let commit = add.group_update.commit.as_slice();
-        let message = MlsMessageIn::tls_deserialize_exact_bytes(commit).unwrap();
-        let message = message.try_into_protocol_message().unwrap();
-        let group = &self.groups[message.group_id().as_slice()];
-        let (owner, after) = (group.owner.clone(), group.members());
-        assert_eq!(add.welcomes.len(), 1);
-        for new in after.iter().filter(|member| !before.contains(member)) {
-            self.deliver(new, &owner, &add.welcomes[0]);
-        }
         Ok(answer)
     }
 
@@ -248,9 +153,12 @@ impl State {
         if let Some(answer) = group.answers.get(bytes) {
             return Ok(answer.clone());
         }
-        // Stricter than an owner is, so that clients have to encrypt anew.
-        group.check_epoch(message.epoch().as_u64())?;
-        if !group.proposals.is_empty() {
+        group.check_member(client)?;
+        if group.is_strict {
+            // So that clients have to encrypt anew.
+            group.check_epoch(message.epoch().as_u64())?;
+        }
+        if group.proposals.iter().any(|pending| pending.by_owner) {
             return Err(group.proposals_first());
         }
         let answer = DsResponseBody::Ok {
@@ -278,6 +186,37 @@ impl State {
             provider_keys: List::empty(),
         })
     }
+
+    fn external_commit_info(
+        &self,
+        client: &ClientId,
+        info: &ExternalCommitInfo,
+        auth: &DsAuth,
+    ) -> Result<DsResponseBody, Failure> {
+        let group = self.groups.get(info.group_id.as_slice());
+        let group = group.ok_or(refuse(DsErrorCode::UNKNOWN_GROUP))?;
+        let user = client.user_id();
+        let is_known = match auth {
+            DsAuth::Leaf { leaf_index, .. } => {
+                group.client_at(LeafNodeIndex::new(*leaf_index)).as_ref() == Some(client)
+            }
+            DsAuth::Provider { on_behalf_of, .. } => {
+                on_behalf_of == client && group.members().iter().any(|m| m.user_id() == user)
+            }
+            _ => false,
+        };
+        if !is_known {
+            return Err(refuse(DsErrorCode::UNKNOWN_GROUP));
+        }
+        if group.is_deleted {
+            return Err(refuse(DsErrorCode::GROUP_DELETED));
+        }
+        Ok(DsResponseBody::ExternalCommitInfo {
+            group_info: group.group_info.clone(),
+            ratchet_tree: TreeBytes::new(group.tree()).unwrap(),
+            provider_keys: List::empty(),
+        })
+    }
 }
 
 impl Group {
@@ -285,7 +224,23 @@ impl Group {
         self.public.group_context().epoch().as_u64()
     }
 
-    fn check_epoch(&self, epoch: u64) -> Result<(), Failure> {
+    /// What holds for whoever is to be heard at all.
+    pub(super) fn check_member(&self, client: &ClientId) -> Result<(), Failure> {
+        if !self.members().contains(client) {
+            return Err(refuse(DsErrorCode::UNKNOWN_GROUP));
+        }
+        if self.is_deleted {
+            return Err(refuse(DsErrorCode::GROUP_DELETED));
+        }
+        Ok(())
+    }
+
+    pub(super) fn tree(&self) -> Vec<u8> {
+        let tree = self.public.export_ratchet_tree();
+        tree.tls_serialize_detached().unwrap()
+    }
+
+    pub(super) fn check_epoch(&self, epoch: u64) -> Result<(), Failure> {
         if epoch == self.epoch() {
             return Ok(());
         }
@@ -293,27 +248,25 @@ impl Group {
         Err(Failure::Refused(error))
     }
 
-    fn proposals_first(&self) -> Failure {
-        let proposals = List::<_, 256>::new(self.proposals.clone()).unwrap();
+    pub(super) fn proposals_first(&self) -> Failure {
+        let proposals = self.proposals.iter().map(|pending| pending.message.clone());
+        let proposals = List::<_, 256>::new(proposals.collect()).unwrap();
         let error = DsError::new(DsErrorCode::PENDING_PROPOSALS, "").with_data(&proposals);
         Failure::Refused(error)
     }
 
-    fn members(&self) -> Vec<ClientId> {
-        self.public
-            .members()
-            .map(|member| {
-                let basic = openmls::prelude::BasicCredential::try_from(member.credential).unwrap();
-                std::str::from_utf8(basic.identity())
-                    .unwrap()
-                    .parse()
-                    .unwrap()
-            })
-            .collect()
+    pub(crate) fn members(&self) -> Vec<ClientId> {
+        let members = self.public.members();
+        members.map(|member| named(member.credential)).collect()
     }
 
-    /// GroupContext + extensions + confirmation tag + signer must verify under the new leaf.
-    fn check_group_info(&self, signer: LeafNodeIndex, update: &MlsGroupUpdate) {
+    pub(super) fn client_at(&self, leaf: LeafNodeIndex) -> Option<ClientId> {
+        Some(named(self.public.leaf(leaf)?.credential().clone()))
+    }
+
+    /// GroupContext + extensions + confirmation tag + signer must verify under the new leaf;
+    /// they are the GroupInfo that others can join by.
+    pub(super) fn take_group_info(&mut self, signer: LeafNodeIndex, update: &MlsGroupUpdate) {
         let info = &update.partial_group_info;
         assert!(
             info.group_info_extensions
@@ -346,9 +299,20 @@ impl Group {
             verified.is_ok(),
             "the GroupInfo does not belong to the new epoch"
         );
+        // An MLSMessage of version mls10 with a GroupInfo.
+        let message = [&[0, 1, 0, 4][..], &tbs, &signature.encode()].concat();
+        self.group_info = HandshakeBytes::new(message).unwrap();
     }
 }
 
-fn invalid(text: &str) -> Failure {
+fn named(credential: openmls::prelude::Credential) -> ClientId {
+    let basic = openmls::prelude::BasicCredential::try_from(credential).unwrap();
+    std::str::from_utf8(basic.identity())
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+pub(super) fn invalid(text: &str) -> Failure {
     Failure::Refused(DsError::new(DsErrorCode::INVALID_MESSAGE, text))
 }

@@ -2,6 +2,7 @@
 //! epochs, GroupInfos, repeated messages, lost requests and answers.
 
 // It panics where a client does what it must not.
+mod change;
 mod group;
 mod transport;
 
@@ -122,6 +123,12 @@ impl World {
         state.propose_removal(group.as_slice(), client);
         drop(state);
         self.arrived.notify_waiters();
+    }
+
+    /// A provider has another key for its proposals from now on.
+    pub(crate) fn renew_sender_key(&self, provider: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.sender_keys.remove(&provider.parse().unwrap());
     }
 
     /// Forgets what a client acknowledged, as if the acknowledgements had been lost.

@@ -4,6 +4,8 @@
 //! says yes, and the state of MLS that belongs to it is adopted together with the row's end; or
 //! until it says no, and both are given up. Meanwhile what arrives for the group is parked.
 
+mod adopt;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +18,12 @@ use crate::api::Reply;
 use crate::client::Client;
 use crate::clock::below;
 use crate::error::Error;
-use crate::events::{Event, Operation, Outcome};
-use crate::group::{Accepted, Intent, max_pause};
+use crate::events::Operation;
+use crate::group::{Accepted, Intent, Prepared, max_pause};
 use crate::queue::store_proposal;
 use crate::store::{Pending, Tx};
+
+pub(crate) use adopt::end_group;
 
 /// How often a request is made anew because others changed the group first.
 const MAX_TRIES: u32 = 8;
@@ -97,116 +101,25 @@ impl Client {
         Err(unsettled(&pending.group, cause))
     }
 
-    /// The owner took it: adopts the state that belongs to it.
-    pub(crate) async fn accept(&self, pending: &Pending, announce: bool) -> Result<(), Error> {
-        let row = pending.clone();
-        self.store()
-            .run(move |tx| {
-                match row.operation {
-                    Operation::CreateGroup => tx.insert_group(&row.group, &row.owner, false)?,
-                    Operation::Add | Operation::Update => {
-                        load(tx, &row.group)?
-                            .merge_pending_commit(tx)
-                            .map_err(Error::mls)?;
-                    }
-                    Operation::Message | Operation::Join => {}
-                }
-                if announce {
-                    tx.insert_event(&settled(&row, Outcome::Accepted))?;
-                }
-                Ok::<_, Error>(tx.delete_pending(&row.group)?)
-            })
-            .await?;
-        self.new_events().notify_one();
-        self.process_parked().await
-    }
-
-    /// The owner refused it: gives up the state that belongs to it.
-    pub(crate) async fn discard(
-        &self,
-        pending: &Pending,
-        announce: Option<DsError>,
-    ) -> Result<(), Error> {
-        let row = pending.clone();
-        self.store()
-            .run(move |tx| {
-                give_up_state(tx, &row)?;
-                if let Some(error) = announce {
-                    tx.insert_event(&settled(&row, Outcome::Refused(error)))?;
-                }
-                Ok::<_, Error>(tx.delete_pending(&row.group)?)
-            })
-            .await?;
-        self.new_events().notify_one();
-        self.process_parked().await
-    }
-
-    /// The owner refused it because others came first: what arrived is let in, and a message
-    /// stays stored, to be encrypted anew.
-    async fn let_others_in(&self, pending: &Pending) -> Result<(), Error> {
-        let row = pending.clone();
-        self.store()
-            .run(move |tx| {
-                give_up_state(tx, &row)?;
-                if row.operation == Operation::Message {
-                    tx.put_unsent(&row.group, &row.extra)?;
-                }
-                Ok::<_, Error>(tx.delete_pending(&row.group)?)
-            })
-            .await?;
-        self.process_parked().await
-    }
-
     /// Makes the request, or takes the one that is stored, and gets it answered; again on top of
-    /// what others did, where they came first. The caller holds the group's lock.
+    /// what others did, where they came first. None where nothing is left to be done. The caller
+    /// holds the group's lock.
     pub(crate) async fn carry_out(
         &self,
         group: &GroupId,
         intent: &Arc<Intent>,
         stored: Option<Pending>,
         announce: bool,
-    ) -> Result<Accepted, Error> {
+    ) -> Result<Option<Accepted>, Error> {
         let result = self.try_to_carry_out(group, intent, stored, announce).await;
         match result {
             Err(error) if !matches!(error, Error::Unsettled { .. } | Error::Store(_)) => {
-                let refusal = announce.then(|| as_refusal(&error));
-                self.abandon(group, intent.operation(), refusal).await?;
+                self.give_up(group, intent.operation(), &error, announce)
+                    .await?;
                 Err(error)
             }
             result => result,
         }
-    }
-
-    /// Gives up what is left of an operation that failed for good.
-    async fn abandon(
-        &self,
-        group: &GroupId,
-        operation: Operation,
-        announce: Option<DsError>,
-    ) -> Result<(), Error> {
-        let group = group.clone();
-        self.store()
-            .run(move |tx| {
-                if let Some(left) = tx.pending(&group)? {
-                    give_up_state(tx, &left)?;
-                    tx.delete_pending(&group)?;
-                }
-                if operation == Operation::Message {
-                    tx.delete_unsent(&group)?;
-                }
-                if let Some(error) = announce {
-                    let outcome = Outcome::Refused(error);
-                    tx.insert_event(&Event::Settled {
-                        group,
-                        operation,
-                        outcome,
-                    })?;
-                }
-                Ok::<_, Error>(())
-            })
-            .await?;
-        self.new_events().notify_one();
-        self.process_parked().await
     }
 
     async fn try_to_carry_out(
@@ -215,24 +128,25 @@ impl Client {
         intent: &Arc<Intent>,
         mut stored: Option<Pending>,
         announce: bool,
-    ) -> Result<Accepted, Error> {
+    ) -> Result<Option<Accepted>, Error> {
         for attempt in 0..MAX_TRIES {
             let pending = match stored.take() {
                 Some(pending) => pending,
                 None => match self.prepare_in_tx(group, intent).await? {
-                    Some(pending) => pending,
-                    None => {
+                    Prepared::Request(pending) => pending,
+                    Prepared::ProposalsFirst => {
                         self.keep_unsent(group, intent).await?;
                         let update = self.commit_proposals(group);
                         self.or_unsettled(group, intent, update.await)?;
                         continue;
                     }
+                    Prepared::Needless => return Ok(None),
                 },
             };
             let error = match self.submit(&pending).await? {
                 Verdict::Accepted(accepted) => {
                     self.accept(&pending, announce).await?;
-                    return Ok(accepted);
+                    return Ok(Some(accepted));
                 }
                 Verdict::Refused(error) => error,
             };
@@ -254,7 +168,7 @@ impl Client {
         &self,
         group: &GroupId,
         intent: &Arc<Intent>,
-    ) -> Result<Option<Pending>, Error> {
+    ) -> Result<Prepared, Error> {
         let (this, id, intent) = (self.clone(), group.clone(), Arc::clone(intent));
         self.store()
             .run(move |tx| this.prepare(tx, &id, &intent))
@@ -287,7 +201,7 @@ impl Client {
 
     /// Commits what others proposed: nothing else is possible before.
     async fn commit_proposals(&self, group: &GroupId) -> Result<(), Error> {
-        let intent = Arc::new(self.update_intent(None).await?);
+        let intent = Arc::new(Intent::CommitProposals(self.attestation().await?));
         Box::pin(self.try_to_carry_out(group, &intent, None, false)).await?;
         Ok(())
     }
@@ -349,14 +263,15 @@ impl Client {
                 let content = pending.extra.clone();
                 self.settle_message(&group, content, Some(pending)).await
             }
-            Operation::CreateGroup | Operation::Add | Operation::Update => {
-                match self.submit(&pending).await? {
-                    Verdict::Accepted(_) => self.accept(&pending, true).await,
-                    Verdict::Refused(error) => {
-                        self.discard(&pending, Some(as_refusal(&error))).await
-                    }
-                }
-            }
+            Operation::CreateGroup
+            | Operation::Add
+            | Operation::Update
+            | Operation::Remove
+            | Operation::Delete
+            | Operation::SetRoles => match self.submit(&pending).await? {
+                Verdict::Accepted(_) => self.accept(&pending, true).await,
+                Verdict::Refused(error) => self.discard(&pending, &error, true).await,
+            },
         }
     }
 
@@ -438,24 +353,6 @@ impl Client {
         self.store()
             .run(move |tx| Ok(tx.queue_is_fresh(&id)?))
             .await
-    }
-}
-
-fn give_up_state(tx: &Tx<'_>, pending: &Pending) -> Result<(), Error> {
-    match pending.operation {
-        Operation::CreateGroup => Ok(load(tx, &pending.group)?.delete(tx.storage())?),
-        Operation::Add | Operation::Update => {
-            Ok(load(tx, &pending.group)?.clear_pending_commit(tx.storage())?)
-        }
-        Operation::Message | Operation::Join => Ok(()),
-    }
-}
-
-fn settled(pending: &Pending, outcome: Outcome) -> Event {
-    Event::Settled {
-        group: pending.group.clone(),
-        operation: pending.operation,
-        outcome,
     }
 }
 

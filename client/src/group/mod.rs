@@ -1,0 +1,231 @@
+//! What a member does in a group: each becomes a request to the group's owner.
+
+mod create;
+mod intent;
+mod request;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moh_messages::{ClientId, GroupId, MAX_APPLICATION_BYTES, OutOfBounds, QueueConfig, UserId};
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::mls;
+use crate::settle::load;
+
+pub use create::GroupOptions;
+pub(crate) use intent::{Intent, Prepared};
+pub(crate) use request::{ds_request, signed_request};
+
+/// How much longer than its content a message is, at most, in bytes.
+const MAX_MESSAGE_OVERHEAD_BYTES: usize = 1024;
+
+/// The owner has taken a request: what it asked for is durable for everybody in the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The group's epoch after it.
+    pub epoch: u64,
+    /// When the owner took it, in milliseconds since the Unix epoch.
+    pub accepted_at: u64,
+}
+
+/// Clients were added to a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// What the owner said.
+    pub accepted: Accepted,
+    /// Who is in the group now.
+    pub clients: Vec<ClientId>,
+    /// Clients of the user that have no KeyPackage that fits, and are not in the group.
+    pub missing: Vec<ClientId>,
+}
+
+impl Client {
+    /// Adds a user, with all of their clients, to a group. They must have consented to being
+    /// added by this client's user.
+    ///
+    /// # Errors
+    /// See [`Error`]; where there is no consent, [`Error::NoConsent`].
+    pub async fn add_user(&self, group: &GroupId, user: &UserId) -> Result<Added, Error> {
+        if self
+            .members(group)
+            .await?
+            .iter()
+            .any(|member| member.user_id() == *user)
+        {
+            return Err(Error::AlreadyMember(user.to_string()));
+        }
+        self.add(group, user, Vec::new(), false).await
+    }
+
+    /// Adds a further device of a user who is in a group already: a new device of this
+    /// client's own user, say.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn add_device(&self, group: &GroupId, device: &ClientId) -> Result<Added, Error> {
+        if self.members(group).await?.contains(device) {
+            return Err(Error::AlreadyMember(device.to_string()));
+        }
+        self.add(group, &device.user_id(), vec![device.clone()], true)
+            .await
+    }
+
+    async fn add(
+        &self,
+        group: &GroupId,
+        user: &UserId,
+        only: Vec<ClientId>,
+        further_devices: bool,
+    ) -> Result<Added, Error> {
+        let fetched = self.fetch_key_packages(user, only).await?;
+        let intent = Intent::Add {
+            key_packages: fetched.key_packages,
+            further_devices,
+        };
+        Ok(Added {
+            accepted: self.operate(group, intent).await?,
+            clients: fetched.clients,
+            missing: fetched.missing,
+        })
+    }
+
+    /// Removes a user, with all of their clients, from a group.
+    ///
+    /// # Errors
+    /// See [`Error`]; for this client's own user it is [`Error::Oneself`].
+    pub async fn remove_user(&self, group: &GroupId, user: &UserId) -> Result<Accepted, Error> {
+        self.operate(group, Intent::RemoveUser(user.clone())).await
+    }
+
+    /// Removes another device of this client's user from a group.
+    ///
+    /// # Errors
+    /// See [`Error`]; for this client itself it is [`Error::Oneself`].
+    pub async fn remove_device(
+        &self,
+        group: &GroupId,
+        device: &ClientId,
+    ) -> Result<Accepted, Error> {
+        self.operate(group, Intent::RemoveDevice(device.clone()))
+            .await
+    }
+
+    /// Ends a group for all of its members. When this returns it is gone here too; the others
+    /// see it as [`Event::Removed`](crate::Event::Removed).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn delete_group(&self, group: &GroupId) -> Result<Accepted, Error> {
+        self.operate(group, Intent::Delete).await
+    }
+
+    /// Who may add and remove users, delete a group and say who its admins are; none where
+    /// every member may.
+    ///
+    /// # Errors
+    /// When this client is not in it, or the state database cannot be used.
+    pub async fn admins(&self, group: &GroupId) -> Result<Option<Vec<UserId>>, Error> {
+        let id = group.clone();
+        self.store()
+            .run(move |tx| {
+                tx.owner(&id)?
+                    .ok_or_else(|| Error::UnknownGroup(id.clone()))?;
+                Ok(mls::admins(&load(tx, &id)?))
+            })
+            .await
+    }
+
+    /// Says who the admins of a group are from now on, in place of those who were. One who has
+    /// no client in it is not an admin of anything.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn set_admins(
+        &self,
+        group: &GroupId,
+        admins: impl Into<Vec<UserId>>,
+    ) -> Result<Accepted, Error> {
+        self.operate(group, Intent::SetAdmins(admins.into())).await
+    }
+
+    /// Puts the owner's current key into a group, where it has another one: the owner signs
+    /// with it what it proposes. None where nothing was to be done.
+    ///
+    /// # Errors
+    /// See [`Error`]. An owner may tell its key to its own clients only.
+    pub async fn refresh_owner_key(&self, group: &GroupId) -> Result<Option<Accepted>, Error> {
+        let owner = self.owner(group).await?;
+        let (_, ds_sender) = self.request_group_id(&owner).await?;
+        let current = mls::external_senders_extension(&ds_sender)?;
+        let id = group.clone();
+        let is_current = self
+            .store()
+            .run(move |tx| {
+                let group = load(tx, &id)?;
+                Ok::<_, Error>(group.extensions().iter().any(|has| *has == current))
+            })
+            .await?;
+        if is_current {
+            return Ok(None);
+        }
+        self.operate(group, Intent::SetOwnerKey(ds_sender))
+            .await
+            .map(Some)
+    }
+
+    /// Sends a message to all members of a group.
+    ///
+    /// # Errors
+    /// See [`Error`]. After [`Error::Unsettled`] the message is stored, and goes out later.
+    pub async fn send(
+        &self,
+        group: &GroupId,
+        content: impl Into<Vec<u8>>,
+    ) -> Result<Accepted, Error> {
+        let content = content.into();
+        let max = MAX_APPLICATION_BYTES - MAX_MESSAGE_OVERHEAD_BYTES;
+        if content.len() > max {
+            return Err(Error::TooLong(OutOfBounds {
+                length: content.len(),
+                min: 0,
+                max,
+            }));
+        }
+        self.operate(group, Intent::Message(content)).await
+    }
+
+    /// Renews this client's keys in a group, so that whoever had got hold of them reads no
+    /// further. Do it now and then: a provider may remove clients that never do.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn update(&self, group: &GroupId) -> Result<Accepted, Error> {
+        let intent = self.update_intent(None).await?;
+        self.operate(group, intent).await
+    }
+
+    pub(crate) async fn update_intent(
+        &self,
+        queue_config: Option<QueueConfig>,
+    ) -> Result<Intent, Error> {
+        Ok(Intent::Update {
+            attestation: self.attestation().await?,
+            queue_config,
+        })
+    }
+
+    async fn operate(&self, group: &GroupId, intent: Intent) -> Result<Accepted, Error> {
+        let _guard = self.lock_group(group).await;
+        self.settle(group).await?;
+        self.carry_out(group, &Arc::new(intent), None, false)
+            .await?
+            .ok_or_else(|| Error::mls("nothing was to be done"))
+    }
+}
+
+/// How long somebody who was outrun waits, at most, before the attempt with this number.
+pub(crate) fn max_pause(attempt: u32) -> Duration {
+    Duration::from_millis(100 << attempt.min(5))
+}

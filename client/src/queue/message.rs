@@ -1,0 +1,147 @@
+//! Messages of groups: what members write, propose and commit.
+
+use moh_messages::client_api::QueueItem;
+use moh_messages::{ClientId, GroupId};
+use openmls::group::{MlsGroup, QueuedProposal, StagedCommit};
+use openmls::prelude::{
+    ContentType, MlsMessageIn, ProcessedMessageContent, ProtocolMessage, Sender,
+};
+use openmls_traits::OpenMlsProvider;
+use tls_codec::DeserializeBytes;
+
+use super::{Left, group_id};
+use crate::client::Client;
+use crate::error::Error;
+use crate::events::{Event, Reason};
+use crate::mls;
+use crate::settle::{end_group, load};
+use crate::store::Tx;
+
+impl Client {
+    pub(super) fn process_message(
+        &self,
+        tx: &Tx<'_>,
+        item: &QueueItem,
+        message: ProtocolMessage,
+    ) -> Result<(), Left> {
+        let id = group_id(message.group_id()).ok_or(Left::Out(None, Reason::Malformed))?;
+        let out = |reason| Left::Out(Some(id.clone()), reason);
+        match tx.owner(&id)? {
+            // What was still on its way when this client left.
+            None if tx.has_left(&id)? => return Ok(()),
+            None => return Err(out(Reason::UnknownGroup)),
+            Some(owner) if owner != item.sender => return Err(out(Reason::NotFromOwner)),
+            Some(_) => {}
+        }
+        let mut group = load(tx, &id)?;
+        if message.content_type() == ContentType::Proposal && message.epoch() < group.epoch() {
+            // It has been committed since: its owner said so earlier, when it refused a request.
+            return Ok(());
+        }
+        let processed = group.process_message(tx, message).map_err(|error| {
+            tracing::debug!(%error, "a message is left out");
+            out(Reason::Refused)
+        })?;
+        let sender = mls::client_of(processed.credential());
+        let epoch = processed.epoch().as_u64();
+        let by_member = matches!(
+            processed.sender(),
+            Sender::Member(_) | Sender::NewMemberCommit
+        );
+        match processed.into_content() {
+            ProcessedMessageContent::ApplicationMessage(message) => {
+                tx.insert_event(&Event::Message {
+                    group: id.clone(),
+                    sender: sender.ok_or_else(|| out(Reason::Refused))?,
+                    content: message.into_bytes(),
+                    epoch,
+                    received_at: item.received_at,
+                })?;
+            }
+            ProcessedMessageContent::StagedCommitMessage(commit) if by_member => {
+                let by = sender.ok_or_else(|| out(Reason::Refused))?;
+                self.merge(tx, &id, group, *commit, by)?;
+            }
+            ProcessedMessageContent::ProposalMessage(proposal) => {
+                keep_proposal(tx, &mut group, *proposal)?;
+            }
+            _ => return Err(out(Reason::Unsupported)),
+        }
+        Ok(())
+    }
+
+    /// Enters the epoch that another member's commit begins, and says what is different there.
+    fn merge(
+        &self,
+        tx: &Tx<'_>,
+        id: &GroupId,
+        mut group: MlsGroup,
+        commit: StagedCommit,
+        by: ClientId,
+    ) -> Result<(), Left> {
+        let (members, admins) = (mls::members(&group), mls::admins(&group));
+        group.merge_staged_commit(tx, commit).map_err(Error::mls)?;
+        let id = id.clone();
+        if !group.is_active() {
+            end_group(tx, &id, self.api().now_ms())?;
+            return Ok(tx.insert_event(&Event::Removed { group: id, by })?);
+        }
+        let epoch = group.epoch().as_u64();
+        let (added, removed) = difference(&members, &mls::members(&group));
+        let now = mls::admins(&group);
+        let event = match now {
+            _ if !added.is_empty() || !removed.is_empty() => Event::MembersChanged {
+                group: id,
+                by,
+                added,
+                removed,
+                epoch,
+            },
+            Some(now) if admins.as_ref() != Some(&now) => Event::AdminsChanged {
+                group: id,
+                by,
+                admins: now,
+                epoch,
+            },
+            _ => Event::Updated {
+                group: id,
+                by,
+                epoch,
+            },
+        };
+        Ok(tx.insert_event(&event)?)
+    }
+}
+
+/// Who is only in the second list, and who is only in the first.
+fn difference(before: &[ClientId], after: &[ClientId]) -> (Vec<ClientId>, Vec<ClientId>) {
+    let only = |these: &[ClientId], those: &[ClientId]| {
+        these
+            .iter()
+            .filter(|client| !those.contains(client))
+            .cloned()
+            .collect()
+    };
+    (only(after, before), only(before, after))
+}
+
+/// Takes up a proposal that the owner says is pending.
+pub(crate) fn store_proposal(tx: &Tx<'_>, id: &GroupId, bytes: &[u8]) -> Result<(), Error> {
+    let mut group = load(tx, id)?;
+    let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes).map_err(Error::mls)?;
+    let message = message.try_into_protocol_message().map_err(Error::mls)?;
+    let processed = group.process_message(tx, message).map_err(Error::mls)?;
+    match processed.into_content() {
+        ProcessedMessageContent::ProposalMessage(proposal) => {
+            keep_proposal(tx, &mut group, *proposal)
+        }
+        _ => Err(Error::mls("not a proposal")),
+    }
+}
+
+fn keep_proposal(tx: &Tx<'_>, group: &mut MlsGroup, proposal: QueuedProposal) -> Result<(), Error> {
+    if group.pending_proposals().all(|kept| *kept != proposal) {
+        group.store_pending_proposal(tx.storage(), proposal)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! What becomes of the state of MLS that a request came with, once it has its answer.
+
+use moh_messages::{ClientId, DsErrorCode, GroupId};
+use openmls::group::MlsGroup;
+use openmls::prelude::{LeafNodeIndex, Sender};
+use openmls_traits::OpenMlsProvider;
+
+use super::{as_refusal, load};
+use crate::client::Client;
+use crate::error::Error;
+use crate::events::{Event, Operation, Outcome};
+use crate::mls;
+use crate::store::{Pending, StoreError, Tx};
+
+impl Client {
+    /// The owner took it: adopts the state that belongs to it.
+    pub(crate) async fn accept(&self, pending: &Pending, announce: bool) -> Result<(), Error> {
+        let (row, now_ms) = (pending.clone(), self.api().now_ms());
+        self.store()
+            .run(move |tx| {
+                adopt(tx, &row, now_ms)?;
+                if announce {
+                    tx.insert_event(&settled(&row.group, row.operation, Outcome::Accepted))?;
+                }
+                Ok::<_, Error>(tx.delete_pending(&row.group)?)
+            })
+            .await?;
+        self.new_events().notify_one();
+        self.process_parked().await
+    }
+
+    /// The owner refused it: gives up the state that belongs to it.
+    pub(crate) async fn discard(
+        &self,
+        pending: &Pending,
+        error: &Error,
+        announce: bool,
+    ) -> Result<(), Error> {
+        self.give_up(&pending.group, pending.operation, error, announce)
+            .await
+    }
+
+    /// Gives up what is left of an operation that failed for good; and the group, if that is
+    /// why.
+    pub(super) async fn give_up(
+        &self,
+        group: &GroupId,
+        operation: Operation,
+        error: &Error,
+        announce: bool,
+    ) -> Result<(), Error> {
+        let (group, now_ms) = (group.clone(), self.api().now_ms());
+        let refusal = as_refusal(error);
+        self.store()
+            .run(move |tx| {
+                if let Some(left) = tx.pending(&group)? {
+                    give_up_state(tx, &left)?;
+                    tx.delete_pending(&group)?;
+                }
+                if operation == Operation::Message {
+                    tx.delete_unsent(&group)?;
+                }
+                let is_over = refusal.code == DsErrorCode::GROUP_DELETED;
+                if announce {
+                    let outcome = Outcome::Refused(refusal);
+                    tx.insert_event(&settled(&group, operation, outcome))?;
+                }
+                if is_over && tx.owner(&group)?.is_some() {
+                    end_group(tx, &group, now_ms)?;
+                    tx.insert_event(&Event::Deleted { group })?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await?;
+        self.new_events().notify_one();
+        self.process_parked().await
+    }
+
+    /// The owner refused it because others came first: what arrived is let in, and a message
+    /// stays stored, to be encrypted anew.
+    pub(super) async fn let_others_in(&self, pending: &Pending) -> Result<(), Error> {
+        let row = pending.clone();
+        self.store()
+            .run(move |tx| {
+                give_up_state(tx, &row)?;
+                if row.operation == Operation::Message {
+                    tx.put_unsent(&row.group, &row.extra)?;
+                }
+                Ok::<_, Error>(tx.delete_pending(&row.group)?)
+            })
+            .await?;
+        self.process_parked().await
+    }
+}
+
+fn adopt(tx: &Tx<'_>, row: &Pending, now_ms: u64) -> Result<(), Error> {
+    match row.operation {
+        Operation::CreateGroup => tx.insert_group(&row.group, &row.owner, false)?,
+        Operation::Add | Operation::Update | Operation::Remove | Operation::SetRoles => {
+            merge_own_commit(tx, &row.group)?;
+        }
+        Operation::Delete => end_group(tx, &row.group, now_ms)?,
+        Operation::Message | Operation::Join => {}
+    }
+    Ok(())
+}
+
+/// Enters the epoch that this client's commit began. What it did on behalf of others is told.
+fn merge_own_commit(tx: &Tx<'_>, id: &GroupId) -> Result<(), Error> {
+    let mut group = load(tx, id)?;
+    let removed = removed_for_others(&group);
+    group.merge_pending_commit(tx).map_err(Error::mls)?;
+    let by = mls::own_client(&group).ok_or_else(|| Error::mls("no own leaf"))?;
+    if !removed.is_empty() {
+        tx.insert_event(&Event::MembersChanged {
+            group: id.clone(),
+            by,
+            added: Vec::new(),
+            removed,
+            epoch: group.epoch().as_u64(),
+        })?;
+    }
+    Ok(())
+}
+
+/// Those whom the pending commit removes because they, or the owner, proposed it.
+fn removed_for_others(group: &MlsGroup) -> Vec<ClientId> {
+    let own = Sender::Member(group.own_leaf_index());
+    let client_at = |leaf: LeafNodeIndex| group.member(leaf).and_then(mls::client_of);
+    group
+        .pending_commit()
+        .into_iter()
+        .flat_map(|commit| commit.remove_proposals())
+        .filter(|removal| *removal.sender() != own)
+        .filter_map(|removal| client_at(removal.remove_proposal().removed()))
+        .collect()
+}
+
+fn give_up_state(tx: &Tx<'_>, pending: &Pending) -> Result<(), Error> {
+    match pending.operation {
+        Operation::CreateGroup => Ok(load(tx, &pending.group)?.delete(tx.storage())?),
+        Operation::Add
+        | Operation::Update
+        | Operation::Remove
+        | Operation::Delete
+        | Operation::SetRoles => Ok(load(tx, &pending.group)?.clear_pending_commit(tx.storage())?),
+        Operation::Message | Operation::Join => Ok(()),
+    }
+}
+
+/// Deletes all that there is of a group in which this client is a member no longer. What still
+/// arrives for it is nothing to talk about.
+pub(crate) fn end_group(tx: &Tx<'_>, id: &GroupId, now_ms: u64) -> Result<(), StoreError> {
+    let key = openmls::group::GroupId::from_slice(id.as_slice());
+    if let Some(mut group) = MlsGroup::load(tx.storage(), &key)? {
+        group.delete(tx.storage())?;
+    }
+    tx.delete_group_row(id)?;
+    tx.insert_left_group(id, now_ms)
+}
+
+fn settled(group: &GroupId, operation: Operation, outcome: Outcome) -> Event {
+    Event::Settled {
+        group: group.clone(),
+        operation,
+        outcome,
+    }
+}
