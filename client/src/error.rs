@@ -54,6 +54,20 @@ pub enum Error {
         /// How often it was tried.
         tries: u32,
     },
+    /// The owner has the group in a later epoch than what arrived led this client to. What is
+    /// missing may still be on its way; where it never comes, [`Client::rejoin`] helps. Nothing
+    /// has changed.
+    ///
+    /// [`Client::rejoin`]: crate::Client::rejoin
+    #[error("the group is in epoch {current}; what arrived leads to {known} only")]
+    LeftBehind {
+        /// The group.
+        group: GroupId,
+        /// Its epoch, as far as this client knows.
+        known: u64,
+        /// Its epoch, as the owner says.
+        current: u64,
+    },
     /// This client is not in that group.
     #[error("this client is not in the group {0:?}")]
     UnknownGroup(GroupId),
@@ -156,7 +170,9 @@ impl Error {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Unreachable { .. } | Self::Outrun { .. } => Fault::Network,
+            Self::Unreachable { .. } | Self::Outrun { .. } | Self::LeftBehind { .. } => {
+                Fault::Network
+            }
             Self::Refused { error, .. } if is_temporary(error.code) => Fault::Network,
             Self::Refused { .. }
             | Self::UnknownGroup(_)

@@ -149,6 +149,8 @@ pub enum Operation {
     Delete = 6,
     /// To say who the admins are, or which key is the owner's.
     SetRoles = 7,
+    /// To leave, as soon as another member commits it.
+    Leave = 8,
 }
 
 /// What came of a request.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use moh_messages::{
     AddMembers, ApplicationBytes, Attestation, ClientId, DsRequestBody, ExternalSender, GroupId,
-    GroupUpdate, HandshakeBytes, List, MlsBytes, MlsGroupUpdate, QueueConfig, SendMessage, UserId,
-    extension_type,
+    GroupUpdate, HandshakeBytes, List, MlsBytes, MlsGroupUpdate, QueueConfig, SelfRemoveClient,
+    SendMessage, UserId, extension_type,
 };
 use openmls::group::{CommitMessageBundle, MlsGroup};
 use openmls::prelude::{KeyPackage, LeafNodeIndex, LeafNodeParameters, Proposal};
@@ -31,6 +31,7 @@ pub(crate) enum Intent {
     },
     RemoveUser(UserId),
     RemoveDevice(ClientId),
+    Leave,
     Delete,
     SetAdmins(Vec<UserId>),
     SetOwnerKey(ExternalSender),
@@ -59,6 +60,7 @@ impl Intent {
             Self::Message(_) => Operation::Message,
             Self::Add { .. } => Operation::Add,
             Self::RemoveUser(_) | Self::RemoveDevice(_) => Operation::Remove,
+            Self::Leave => Operation::Leave,
             Self::Delete => Operation::Delete,
             Self::SetAdmins(_) | Self::SetOwnerKey(_) => Operation::SetRoles,
             Self::Update { .. } | Self::CommitProposals(_) => Operation::Update,
@@ -74,7 +76,7 @@ struct Content {
 }
 
 impl Content {
-    fn commit(operation: Operation, body: DsRequestBody) -> Self {
+    fn without_extra(operation: Operation, body: DsRequestBody) -> Self {
         Self {
             operation,
             body,
@@ -147,6 +149,7 @@ impl Client {
                 let absent = || Error::NotMember(device.to_string());
                 remove(tx, api, group, leaves, absent, DsRequestBody::RemoveClients)
             }
+            Intent::Leave => leave(tx, api, group),
             Intent::Delete => delete(tx, api, group),
             Intent::SetAdmins(admins) => {
                 let extension = mls::rbac_extension(admins)?;
@@ -199,7 +202,7 @@ fn add(
     } else {
         DsRequestBody::AddUsers(add)
     };
-    Ok(Content::commit(Operation::Add, body))
+    Ok(Content::without_extra(Operation::Add, body))
 }
 
 fn remove(
@@ -226,7 +229,15 @@ fn remove(
     let builder = commit(group).propose_removals(missing);
     let group_update = group_update(&stage(tx, api, builder)?)?;
     let body = body(GroupUpdate { group_update });
-    Ok(Content::commit(Operation::Remove, body))
+    Ok(Content::without_extra(Operation::Remove, body))
+}
+
+/// Proposes the own removal, which is pending here too from now on.
+fn leave(tx: &Tx<'_>, api: &Api, group: &mut MlsGroup) -> Result<Content, Error> {
+    let proposal = group.leave_group(tx, &api.signer).map_err(Error::mls)?;
+    let proposal = HandshakeBytes::new(proposal.to_bytes().map_err(Error::mls)?)?;
+    let body = DsRequestBody::SelfRemoveClient(SelfRemoveClient { proposal });
+    Ok(Content::without_extra(Operation::Leave, body))
 }
 
 fn delete(tx: &Tx<'_>, api: &Api, group: &mut MlsGroup) -> Result<Content, Error> {
@@ -237,7 +248,7 @@ fn delete(tx: &Tx<'_>, api: &Api, group: &mut MlsGroup) -> Result<Content, Error
     let builder = commit(group).propose_removals(missing);
     let group_update = group_update(&stage(tx, api, builder)?)?;
     let body = DsRequestBody::DeleteGroup(GroupUpdate { group_update });
-    Ok(Content::commit(Operation::Delete, body))
+    Ok(Content::without_extra(Operation::Delete, body))
 }
 
 /// Replaces one extension of the GroupContext.
@@ -254,7 +265,7 @@ fn set_context(
         .map_err(Error::mls)?;
     let group_update = group_update(&stage(tx, api, builder)?)?;
     let body = DsRequestBody::SetRoles(GroupUpdate { group_update });
-    Ok(Content::commit(Operation::SetRoles, body))
+    Ok(Content::without_extra(Operation::SetRoles, body))
 }
 
 fn update(
@@ -268,7 +279,7 @@ fn update(
     let builder = commit(group).leaf_node_parameters(leaf);
     let group_update = group_update(&stage(tx, api, builder)?)?;
     let body = DsRequestBody::UpdateClient(GroupUpdate { group_update });
-    Ok(Content::commit(Operation::Update, body))
+    Ok(Content::without_extra(Operation::Update, body))
 }
 
 /// The own leaf with a newer attestation, and perhaps another queue.

@@ -5,7 +5,6 @@ mod intent;
 mod request;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use moh_messages::{ClientId, GroupId, MAX_APPLICATION_BYTES, OutOfBounds, QueueConfig, UserId};
 
@@ -110,6 +109,18 @@ impl Client {
     ) -> Result<Accepted, Error> {
         self.operate(group, Intent::RemoveDevice(device.clone()))
             .await
+    }
+
+    /// Leaves a group. This client is a member until somebody else commits its proposal, which
+    /// every change and most messages of others do: then it sees
+    /// [`Event::Removed`](crate::Event::Removed), and its state of the group is deleted. It reads
+    /// what is written until then, and cannot write or change the group any more.
+    ///
+    /// # Errors
+    /// See [`Error`]. The owner refuses where nobody else would be left, or no admin: see
+    /// [`delete_group`](Self::delete_group).
+    pub async fn leave(&self, group: &GroupId) -> Result<Accepted, Error> {
+        self.operate(group, Intent::Leave).await
     }
 
     /// Ends a group for all of its members. When this returns it is gone here too; the others
@@ -223,9 +234,4 @@ impl Client {
             .await?
             .ok_or_else(|| Error::mls("nothing was to be done"))
     }
-}
-
-/// How long somebody who was outrun waits, at most, before the attempt with this number.
-pub(crate) fn max_pause(attempt: u32) -> Duration {
-    Duration::from_millis(100 << attempt.min(5))
 }

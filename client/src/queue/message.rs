@@ -125,17 +125,37 @@ fn difference(before: &[ClientId], after: &[ClientId]) -> (Vec<ClientId>, Vec<Cl
     (only(after, before), only(before, after))
 }
 
-/// Takes up a proposal that the owner says is pending.
+/// The epoch of a message of a group.
+pub(crate) fn epoch_of(bytes: &[u8]) -> Option<u64> {
+    let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes).ok()?;
+    let message = message.try_into_protocol_message().ok()?;
+    Some(message.epoch().as_u64())
+}
+
+/// Takes up a proposal that the owner says is pending, if it still is.
 pub(crate) fn store_proposal(tx: &Tx<'_>, id: &GroupId, bytes: &[u8]) -> Result<(), Error> {
     let mut group = load(tx, id)?;
-    let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes).map_err(Error::mls)?;
-    let message = message.try_into_protocol_message().map_err(Error::mls)?;
-    let processed = group.process_message(tx, message).map_err(Error::mls)?;
+    if epoch_of(bytes).is_some_and(|epoch| epoch < group.epoch().as_u64()) {
+        return Ok(());
+    }
+    let owner = tx.owner(id)?;
+    let owner = owner.ok_or_else(|| Error::UnknownGroup(id.clone()))?;
+    let bad = |detail: String| Error::BadAnswer {
+        by: owner.clone(),
+        detail: format!("a proposal that is none: {detail}"),
+    };
+    let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes)
+        .map_err(|error| bad(error.to_string()))?
+        .try_into_protocol_message()
+        .map_err(|error| bad(error.to_string()))?;
+    let processed = group
+        .process_message(tx, message)
+        .map_err(|error| bad(error.to_string()))?;
     match processed.into_content() {
         ProcessedMessageContent::ProposalMessage(proposal) => {
             keep_proposal(tx, &mut group, *proposal)
         }
-        _ => Err(Error::mls("not a proposal")),
+        _ => Err(bad("another message".to_owned())),
     }
 }
 

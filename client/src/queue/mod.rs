@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::events::{Event, Reason};
 use crate::store::{StoreError, Tx};
 
-pub(crate) use message::store_proposal;
+pub(crate) use message::{epoch_of, store_proposal};
 
 /// Why an item was not processed.
 enum Left {

@@ -100,7 +100,7 @@ fn adopt(tx: &Tx<'_>, row: &Pending, now_ms: u64) -> Result<(), Error> {
             merge_own_commit(tx, &row.group)?;
         }
         Operation::Delete => end_group(tx, &row.group, now_ms)?,
-        Operation::Message | Operation::Join => {}
+        Operation::Message | Operation::Join | Operation::Leave => {}
     }
     Ok(())
 }
@@ -144,8 +144,25 @@ fn give_up_state(tx: &Tx<'_>, pending: &Pending) -> Result<(), Error> {
         | Operation::Remove
         | Operation::Delete
         | Operation::SetRoles => Ok(load(tx, &pending.group)?.clear_pending_commit(tx.storage())?),
+        Operation::Leave => withdraw_own_removal(tx, &pending.group),
         Operation::Message | Operation::Join => Ok(()),
     }
+}
+
+fn withdraw_own_removal(tx: &Tx<'_>, id: &GroupId) -> Result<(), Error> {
+    let mut group = load(tx, id)?;
+    let own = Sender::Member(group.own_leaf_index());
+    let proposed: Vec<_> = group
+        .pending_proposals()
+        .filter(|pending| *pending.sender() == own)
+        .map(|pending| pending.proposal_reference_ref().clone())
+        .collect();
+    for reference in proposed {
+        group
+            .remove_pending_proposal(tx.storage(), &reference)
+            .map_err(Error::mls)?;
+    }
+    Ok(())
 }
 
 /// Deletes all that there is of a group in which this client is a member no longer. What still

@@ -5,11 +5,12 @@
 //! until it says no, and both are given up. Meanwhile what arrives for the group is parked.
 
 mod adopt;
+mod catch_up;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use moh_messages::{DsError, DsErrorCode, DsResponseBody, GroupId, HandshakeBytes, List, Message};
+use moh_messages::{DsError, DsErrorCode, DsResponseBody, GroupId};
 use openmls::group::MlsGroup;
 use openmls_traits::OpenMlsProvider;
 use tokio::time::Instant;
@@ -19,16 +20,16 @@ use crate::client::Client;
 use crate::clock::below;
 use crate::error::Error;
 use crate::events::Operation;
-use crate::group::{Accepted, Intent, Prepared, max_pause};
-use crate::queue::store_proposal;
+use crate::group::{Accepted, Intent, Prepared};
 use crate::store::{Pending, Tx};
+
+use catch_up::Behind;
 
 pub(crate) use adopt::end_group;
 
-/// How often a request is made anew because others changed the group first.
-const MAX_TRIES: u32 = 8;
-/// How often the queue is read in the hope that it brings what the owner knows already.
-const MAX_CATCH_UP_READS: u32 = 12;
+/// How often a request is made anew because others changed the group first. Twenty clients that
+/// begin at the same moment need about a dozen attempts each.
+const MAX_TRIES: u32 = 64;
 
 /// How long after the first failure a stored request goes out again, in milliseconds.
 const FIRST_RETRY_MS: u64 = 1000;
@@ -46,31 +47,6 @@ pub(crate) struct Retry {
 pub(crate) enum Verdict {
     Accepted(Accepted),
     Refused(Error),
-}
-
-/// What somebody whose request came too late has to learn first.
-enum Behind {
-    /// The group is in this epoch.
-    Epoch(u64),
-    /// These proposals, as MLSMessages, have to be committed.
-    Proposals(Vec<HandshakeBytes>),
-}
-
-impl Behind {
-    fn of(error: &Error) -> Option<Self> {
-        let Error::Refused { error, .. } = error else {
-            return None;
-        };
-        let data = error.data.as_slice();
-        match error.code {
-            DsErrorCode::WRONG_EPOCH => Some(Self::Epoch(u64::decode(data).unwrap_or(0))),
-            DsErrorCode::PENDING_PROPOSALS => {
-                let proposals = List::<HandshakeBytes, 256>::decode(data).unwrap_or_default();
-                Some(Self::Proposals(proposals.into_vec()))
-            }
-            _ => None,
-        }
-    }
 }
 
 /// The state of MLS of a group.
@@ -206,38 +182,6 @@ impl Client {
         Ok(())
     }
 
-    async fn catch_up(&self, group: &GroupId, behind: Behind, attempt: u32) -> Result<(), Error> {
-        let target = match behind {
-            Behind::Proposals(proposals) => {
-                let id = group.clone();
-                return self
-                    .store()
-                    .run(move |tx| {
-                        for proposal in proposals {
-                            store_proposal(tx, &id, proposal.as_slice())?;
-                        }
-                        Ok::<_, Error>(())
-                    })
-                    .await;
-            }
-            Behind::Epoch(target) => target,
-        };
-        let pause_ms = u64::try_from(max_pause(attempt).as_millis()).unwrap_or(u64::MAX);
-        if attempt > 0 {
-            // Whoever else was outrun is about to try again too.
-            let pause = below(&*self.api().random, pause_ms);
-            tokio::time::sleep(Duration::from_millis(pause)).await;
-        }
-        for _ in 0..MAX_CATCH_UP_READS {
-            if self.epoch(group).await? >= target {
-                return Ok(());
-            }
-            let wait = Duration::from_millis(50 + below(&*self.api().random, 2 * pause_ms));
-            self.pull(wait).await?;
-        }
-        Ok(())
-    }
-
     /// Gets the answer to what is pending in a group, and sends what is unsent. The caller holds
     /// the group's lock.
     pub(crate) async fn settle(&self, group: &GroupId) -> Result<(), Error> {
@@ -268,7 +212,8 @@ impl Client {
             | Operation::Update
             | Operation::Remove
             | Operation::Delete
-            | Operation::SetRoles => match self.submit(&pending).await? {
+            | Operation::SetRoles
+            | Operation::Leave => match self.submit(&pending).await? {
                 Verdict::Accepted(_) => self.accept(&pending, true).await,
                 Verdict::Refused(error) => self.discard(&pending, &error, true).await,
             },

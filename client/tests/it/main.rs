@@ -4,6 +4,7 @@
 
 mod basics;
 mod fake;
+mod leaving;
 mod members;
 mod resilience;
 mod scene;

@@ -3,7 +3,7 @@
 use moh_client::{DsError, DsErrorCode, Error, Event, Fault, Operation, Outcome, Reason};
 
 use crate::fake::Mishap;
-use crate::scene::{Scene, received, texts};
+use crate::scene::{Scene, add, received, texts};
 
 #[tokio::test]
 async fn a_lost_answer_to_a_message_leads_to_the_same_bytes() {
@@ -154,17 +154,74 @@ async fn a_refusal_leaves_the_group_usable() {
     assert_eq!(alice.client.groups().await.unwrap(), [group]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn somebody_who_is_always_outrun_gives_up() {
     let scene = Scene::new();
     let (alice, _bob, group) = scene.alice_and_bob().await;
-    for _ in 0..8 {
+    for _ in 0..64 {
         let error = DsError::new(DsErrorCode::WRONG_EPOCH, "").with_data(&1u64);
         scene.world.plan("update_client", Mishap::Refuse(error));
     }
     let error = alice.client.update(&group).await.unwrap_err();
-    assert!(matches!(error, Error::Outrun { tries: 8, .. }) && error.is_temporary());
+    assert!(matches!(error, Error::Outrun { tries: 64, .. }) && error.is_temporary());
     assert_eq!(alice.client.update(&group).await.unwrap().epoch, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_left_behind_is_told() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    let error = || DsError::new(DsErrorCode::WRONG_EPOCH, "").with_data(&7u64);
+    scene.world.plan("update_client", Mishap::Refuse(error()));
+    let behind = alice.client.update(&group).await.unwrap_err();
+    assert!(
+        matches!(
+            behind,
+            Error::LeftBehind {
+                known: 1,
+                current: 7,
+                ..
+            }
+        ) && behind.is_temporary(),
+        "{behind}"
+    );
+    // A message is not lost by that.
+    scene.world.plan("send_message", Mishap::Refuse(error()));
+    let later = alice.client.send(&group, "later").await.unwrap_err();
+    assert!(matches!(later, Error::Unsettled { .. }), "{later}");
+    received(&alice).await;
+    assert_eq!(texts(&received(&bob).await), ["later"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn twenty_who_commit_at_once_all_get_through() {
+    let scene = Scene::new();
+    let alice = scene.party("a.example", "alice").await;
+    let id = alice.client.create_group().await.unwrap();
+    let mut all = vec![alice];
+    for number in 0..19 {
+        let name: &'static str = format!("user{number}").leak();
+        let party = scene.party("b.example", name).await;
+        add(&all[0], &id, &party).await;
+        all.push(party);
+    }
+    for party in &all {
+        received(party).await;
+    }
+    let updates: Vec<_> = all
+        .iter()
+        .map(|party| {
+            let (client, id) = (party.client.clone(), id.clone());
+            tokio::spawn(async move { client.update(&id).await })
+        })
+        .collect();
+    for update in updates {
+        update.await.unwrap().unwrap();
+    }
+    received(&all[0]).await;
+    assert_eq!(all[0].client.epoch(&id).await.unwrap(), 39);
+    let attempts = scene.world.seen("update_client").len();
+    assert!(attempts < 20 * 20, "{attempts}");
 }
 
 #[tokio::test]

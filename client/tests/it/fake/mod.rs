@@ -131,6 +131,12 @@ impl World {
         state.sender_keys.remove(&provider.parse().unwrap());
     }
 
+    /// Messages of an epoch before the current one are taken from now on.
+    pub(crate) fn take_older_messages(&self, group: &GroupId) {
+        let mut state = self.state.lock().unwrap();
+        state.groups.get_mut(group.as_slice()).unwrap().is_strict = false;
+    }
+
     /// Forgets what a client acknowledged, as if the acknowledgements had been lost.
     pub(crate) fn lose_acknowledgements(&self, client: &ClientId) {
         self.state
