@@ -85,6 +85,9 @@ pub enum Error {
     /// so. It cannot change the group, or write there, any more.
     #[error("this client is about to be removed from the group {0:?}")]
     Leaving(GroupId),
+    /// A member of the group has this client's name and another key. It has to be removed first.
+    #[error("a member of the group {0:?} has this client's name and another key")]
+    OtherKey(GroupId),
     /// The user did not consent to being added to groups by this one, or does not exist: their
     /// provider does not tell these apart.
     #[error("{0} does not exist, or did not consent to being added to groups")]
@@ -180,6 +183,7 @@ impl Error {
             | Self::NotMember(_)
             | Self::Oneself
             | Self::Leaving(_)
+            | Self::OtherKey(_)
             | Self::NoConsent(_)
             | Self::NoKeyPackage(_)
             | Self::OtherClient(_)

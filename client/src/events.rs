@@ -151,6 +151,8 @@ pub enum Operation {
     SetRoles = 7,
     /// To leave, as soon as another member commits it.
     Leave = 8,
+    /// To join, or to join again, without a Welcome.
+    ExternalJoin = 9,
 }
 
 /// What came of a request.

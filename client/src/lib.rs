@@ -53,6 +53,7 @@ mod client;
 mod clock;
 mod error;
 mod events;
+mod external;
 mod group;
 mod key_packages;
 mod mls;

@@ -41,7 +41,7 @@ pub(crate) struct Identity<'a> {
 }
 
 impl Identity<'_> {
-    fn credential(&self) -> CredentialWithKey {
+    pub(crate) fn credential(&self) -> CredentialWithKey {
         CredentialWithKey {
             credential: BasicCredential::new(self.client.as_str().as_bytes().to_vec()).into(),
             signature_key: self.signer.public().into(),
@@ -94,7 +94,7 @@ fn extension_types() -> Vec<ExtensionType> {
         .collect()
 }
 
-fn capabilities() -> Capabilities {
+pub(crate) fn capabilities() -> Capabilities {
     let mut extensions = extension_types();
     extensions.push(ExtensionType::LastResort);
     Capabilities::new(

@@ -326,7 +326,7 @@ fn stage(tx: &Tx<'_>, api: &Api, builder: Builder<'_>) -> Result<CommitMessageBu
 }
 
 /// A commit as its owner takes it.
-fn group_update(bundle: &CommitMessageBundle) -> Result<MlsGroupUpdate, Error> {
+pub(crate) fn group_update(bundle: &CommitMessageBundle) -> Result<MlsGroupUpdate, Error> {
     let group_info = bundle
         .group_info()
         .ok_or_else(|| Error::mls("no GroupInfo"))?;

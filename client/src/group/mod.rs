@@ -14,8 +14,8 @@ use crate::mls;
 use crate::settle::load;
 
 pub use create::GroupOptions;
-pub(crate) use intent::{Intent, Prepared};
-pub(crate) use request::{ds_request, signed_request};
+pub(crate) use intent::{Intent, Prepared, group_update};
+pub(crate) use request::{ds_request, for_provider, signed_by_leaf, signed_request};
 
 /// How much longer than its content a message is, at most, in bytes.
 const MAX_MESSAGE_OVERHEAD_BYTES: usize = 1024;

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::events::{Event, Reason};
 use crate::mls;
 use crate::settle::{end_group, load};
-use crate::store::Tx;
+use crate::store::{Since, Tx};
 
 impl Client {
     pub(super) fn process_message(
@@ -32,6 +32,9 @@ impl Client {
             None => return Err(out(Reason::UnknownGroup)),
             Some(owner) if owner != item.sender => return Err(out(Reason::NotFromOwner)),
             Some(_) => {}
+        }
+        if is_from_before(&message, &tx.since(&id)?) {
+            return Ok(());
         }
         let mut group = load(tx, &id)?;
         if message.content_type() == ContentType::Proposal && message.epoch() < group.epoch() {
@@ -110,6 +113,16 @@ impl Client {
             },
         };
         Ok(tx.insert_event(&event)?)
+    }
+}
+
+/// Whether it is of a time of which this client need not know. What was written while it was a
+/// member and it has joined again since is not: that it cannot be read should be told.
+fn is_from_before(message: &ProtocolMessage, since: &Since) -> bool {
+    let epoch = message.epoch().as_u64();
+    match message.content_type() {
+        ContentType::Application => epoch < since.member,
+        _ => epoch < since.state,
     }
 }
 

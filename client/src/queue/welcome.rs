@@ -165,11 +165,12 @@ fn join_with(
     if !by_last_resort {
         tx.delete_key_package_row(invitation.reference.as_slice())?;
     }
-    tx.insert_group(group_id, &pending.owner, by_last_resort)?;
+    let epoch = group.epoch().as_u64();
+    tx.insert_group(group_id, &pending.owner, epoch, by_last_resort)?;
     tx.insert_event(&Event::Joined {
         group: group_id.clone(),
         owner: pending.owner.clone(),
-        epoch: group.epoch().as_u64(),
+        epoch,
         members: mls::members(&group),
     })?;
     Ok(())

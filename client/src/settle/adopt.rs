@@ -42,7 +42,7 @@ impl Client {
 
     /// Gives up what is left of an operation that failed for good; and the group, if that is
     /// why.
-    pub(super) async fn give_up(
+    pub(crate) async fn give_up(
         &self,
         group: &GroupId,
         operation: Operation,
@@ -95,11 +95,17 @@ impl Client {
 
 fn adopt(tx: &Tx<'_>, row: &Pending, now_ms: u64) -> Result<(), Error> {
     match row.operation {
-        Operation::CreateGroup => tx.insert_group(&row.group, &row.owner, false)?,
+        Operation::CreateGroup => tx.insert_group(&row.group, &row.owner, 0, false)?,
         Operation::Add | Operation::Update | Operation::Remove | Operation::SetRoles => {
             merge_own_commit(tx, &row.group)?;
         }
         Operation::Delete => end_group(tx, &row.group, now_ms)?,
+        Operation::ExternalJoin => {
+            delete_state(tx, &row.group)?;
+            tx.adopt_staged(&row.group)?;
+            let epoch = load(tx, &row.group)?.epoch().as_u64();
+            tx.replace_group(&row.group, &row.owner, epoch)?;
+        }
         Operation::Message | Operation::Join | Operation::Leave => {}
     }
     Ok(())
@@ -145,6 +151,7 @@ fn give_up_state(tx: &Tx<'_>, pending: &Pending) -> Result<(), Error> {
         | Operation::Delete
         | Operation::SetRoles => Ok(load(tx, &pending.group)?.clear_pending_commit(tx.storage())?),
         Operation::Leave => withdraw_own_removal(tx, &pending.group),
+        Operation::ExternalJoin => Ok(tx.drop_staged(&pending.group)?),
         Operation::Message | Operation::Join => Ok(()),
     }
 }
@@ -168,12 +175,17 @@ fn withdraw_own_removal(tx: &Tx<'_>, id: &GroupId) -> Result<(), Error> {
 /// Deletes all that there is of a group in which this client is a member no longer. What still
 /// arrives for it is nothing to talk about.
 pub(crate) fn end_group(tx: &Tx<'_>, id: &GroupId, now_ms: u64) -> Result<(), StoreError> {
-    let key = openmls::group::GroupId::from_slice(id.as_slice());
-    if let Some(mut group) = MlsGroup::load(tx.storage(), &key)? {
-        group.delete(tx.storage())?;
-    }
+    delete_state(tx, id)?;
     tx.delete_group_row(id)?;
     tx.insert_left_group(id, now_ms)
+}
+
+fn delete_state(tx: &Tx<'_>, id: &GroupId) -> Result<(), StoreError> {
+    let id = openmls::group::GroupId::from_slice(id.as_slice());
+    match MlsGroup::load(tx.storage(), &id)? {
+        Some(mut group) => group.delete(tx.storage()),
+        None => Ok(()),
+    }
 }
 
 fn settled(group: &GroupId, operation: Operation, outcome: Outcome) -> Event {

@@ -73,8 +73,7 @@ impl Client {
     ) -> Result<(), Error> {
         match behind {
             Behind::Epoch(epoch) => {
-                let pause_ms = below(&*self.api().random, max_pause_ms(losses));
-                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                self.pause(losses).await;
                 self.reach(group, epoch).await
             }
             Behind::Proposals(proposals) => {
@@ -94,6 +93,12 @@ impl Client {
                     .await
             }
         }
+    }
+
+    /// Waits for a little, as somebody who was outrun as often as this before.
+    pub(crate) async fn pause(&self, losses: u32) {
+        let pause_ms = below(&*self.api().random, max_pause_ms(losses));
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     }
 
     /// Reads the queue until it has led to this epoch.

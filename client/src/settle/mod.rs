@@ -29,7 +29,7 @@ pub(crate) use adopt::end_group;
 
 /// How often a request is made anew because others changed the group first. Twenty clients that
 /// begin at the same moment need about a dozen attempts each.
-const MAX_TRIES: u32 = 64;
+pub(crate) const MAX_TRIES: u32 = 64;
 
 /// How long after the first failure a stored request goes out again, in milliseconds.
 const FIRST_RETRY_MS: u64 = 1000;
@@ -213,7 +213,8 @@ impl Client {
             | Operation::Remove
             | Operation::Delete
             | Operation::SetRoles
-            | Operation::Leave => match self.submit(&pending).await? {
+            | Operation::Leave
+            | Operation::ExternalJoin => match self.submit(&pending).await? {
                 Verdict::Accepted(_) => self.accept(&pending, true).await,
                 Verdict::Refused(error) => self.discard(&pending, &error, true).await,
             },

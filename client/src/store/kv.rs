@@ -14,6 +14,8 @@ use super::StoreError;
 #[derive(Clone, Copy)]
 pub(crate) struct Kv<'c> {
     conn: &'c Connection,
+    /// Where this is the state that an external commit leads to: of which group.
+    staged: Option<&'c [u8]>,
 }
 
 /// What kind of value it is. The numbers are in databases: they are never given to another.
@@ -41,7 +43,15 @@ enum Kind {
 
 impl<'c> Kv<'c> {
     pub(crate) fn new(conn: &'c Connection) -> Self {
-        Self { conn }
+        Self { conn, staged: None }
+    }
+
+    /// Apart from all other state: what will be the state of this group.
+    pub(crate) fn staged(conn: &'c Connection, group: &'c [u8]) -> Self {
+        Self {
+            conn,
+            staged: Some(group),
+        }
     }
 
     fn put(
@@ -50,9 +60,17 @@ impl<'c> Kv<'c> {
         key: &impl Serialize,
         value: &impl Serialize,
     ) -> Result<(), StoreError> {
-        self.conn
-            .prepare_cached("INSERT OR REPLACE INTO kv (kind, key, value) VALUES (?1, ?2, ?3)")?
-            .execute((kind as i64, encode(key)?, encode(value)?))?;
+        let (kind, key, value) = (kind as i64, encode(key)?, encode(value)?);
+        match self.staged {
+            None => self
+                .conn
+                .prepare_cached("INSERT OR REPLACE INTO kv VALUES (?1, ?2, ?3)")?
+                .execute((kind, key, value))?,
+            Some(group) => self
+                .conn
+                .prepare_cached("INSERT OR REPLACE INTO staged VALUES (?4, ?1, ?2, ?3)")?
+                .execute((kind, key, value, group))?,
+        };
         Ok(())
     }
 
@@ -61,18 +79,38 @@ impl<'c> Kv<'c> {
         kind: Kind,
         key: &impl Serialize,
     ) -> Result<Option<T>, StoreError> {
-        let value: Option<Vec<u8>> = self
-            .conn
-            .prepare_cached("SELECT value FROM kv WHERE kind = ?1 AND key = ?2")?
-            .query_row((kind as i64, encode(key)?), |row| row.get(0))
-            .optional()?;
+        let (kind, key) = (kind as i64, encode(key)?);
+        let value = |row: &rusqlite::Row<'_>| row.get(0);
+        let value: Option<Vec<u8>> = match self.staged {
+            None => self
+                .conn
+                .prepare_cached("SELECT value FROM kv WHERE kind = ?1 AND key = ?2")?
+                .query_row((kind, key), value),
+            Some(group) => self
+                .conn
+                .prepare_cached(
+                    "SELECT value FROM staged WHERE kind = ?1 AND key = ?2 AND group_id = ?3",
+                )?
+                .query_row((kind, key, group), value),
+        }
+        .optional()?;
         value.map(|value| decode(&value)).transpose()
     }
 
     fn delete(self, kind: Kind, key: &impl Serialize) -> Result<(), StoreError> {
-        self.conn
-            .prepare_cached("DELETE FROM kv WHERE kind = ?1 AND key = ?2")?
-            .execute((kind as i64, encode(key)?))?;
+        let (kind, key) = (kind as i64, encode(key)?);
+        match self.staged {
+            None => self
+                .conn
+                .prepare_cached("DELETE FROM kv WHERE kind = ?1 AND key = ?2")?
+                .execute((kind, key))?,
+            Some(group) => self
+                .conn
+                .prepare_cached(
+                    "DELETE FROM staged WHERE kind = ?1 AND key = ?2 AND group_id = ?3",
+                )?
+                .execute((kind, key, group))?,
+        };
         Ok(())
     }
 
@@ -384,90 +422,4 @@ impl StorageProvider<CURRENT_VERSION> for Kv<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use openmls_traits::storage::Entity;
-
-    use super::*;
-
-    #[derive(serde::Serialize, serde::Deserialize, PartialEq, Debug, Clone)]
-    struct Thing(u32);
-    impl Entity<CURRENT_VERSION> for Thing {}
-    impl openmls_traits::storage::Key<CURRENT_VERSION> for Thing {}
-    impl traits::GroupId<CURRENT_VERSION> for Thing {}
-    impl traits::ProposalRef<CURRENT_VERSION> for Thing {}
-    impl traits::QueuedProposal<CURRENT_VERSION> for Thing {}
-    impl traits::EpochKey<CURRENT_VERSION> for Thing {}
-    impl traits::HpkeKeyPair<CURRENT_VERSION> for Thing {}
-    impl traits::TreeSync<CURRENT_VERSION> for Thing {}
-    impl traits::LeafNode<CURRENT_VERSION> for Thing {}
-
-    fn with_kv(test: impl Fn(Kv<'_>)) {
-        let conn = Connection::open_in_memory().unwrap();
-        conn.execute_batch(super::super::SCHEMA).unwrap();
-        test(Kv::new(&conn));
-    }
-
-    #[test]
-    fn a_value_is_read_until_it_is_deleted() {
-        with_kv(|kv| {
-            assert_eq!(kv.tree::<_, Thing>(&Thing(1)).unwrap(), None);
-            kv.write_tree(&Thing(1), &Thing(7)).unwrap();
-            kv.write_tree(&Thing(1), &Thing(8)).unwrap();
-            assert_eq!(kv.tree(&Thing(1)).unwrap(), Some(Thing(8)));
-            assert_eq!(kv.tree::<_, Thing>(&Thing(2)).unwrap(), None);
-            kv.delete_tree(&Thing(1)).unwrap();
-            assert_eq!(kv.tree::<_, Thing>(&Thing(1)).unwrap(), None);
-        });
-    }
-
-    #[test]
-    fn proposals_keep_their_order() {
-        with_kv(|kv| {
-            let group = Thing(1);
-            for n in [3, 1, 2, 3] {
-                kv.queue_proposal(&group, &Thing(n), &Thing(n * 10))
-                    .unwrap();
-            }
-            kv.queue_proposal(&Thing(2), &Thing(9), &Thing(90)).unwrap();
-            kv.remove_proposal(&group, &Thing(1)).unwrap();
-            assert_eq!(
-                kv.queued_proposals::<_, Thing, Thing>(&group).unwrap(),
-                [(Thing(3), Thing(30)), (Thing(2), Thing(20))]
-            );
-            kv.clear_proposal_queue::<_, Thing>(&group).unwrap();
-            assert!(
-                kv.queued_proposal_refs::<_, Thing>(&group)
-                    .unwrap()
-                    .is_empty()
-            );
-            assert_eq!(
-                kv.queued_proposal_refs::<_, Thing>(&Thing(2)).unwrap(),
-                [Thing(9)]
-            );
-        });
-    }
-
-    #[test]
-    fn lists_are_empty_where_nothing_was_written() {
-        with_kv(|kv| {
-            let (group, epoch) = (Thing(1), Thing(0));
-            let read = || {
-                kv.encryption_epoch_key_pairs::<_, _, Thing>(&group, &epoch, 4)
-                    .unwrap()
-            };
-            assert!(read().is_empty());
-            kv.write_encryption_epoch_key_pairs(&group, &epoch, 4, &[Thing(5), Thing(6)])
-                .unwrap();
-            assert_eq!(read(), [Thing(5), Thing(6)]);
-            kv.delete_encryption_epoch_key_pairs(&group, &epoch, 4)
-                .unwrap();
-            assert!(read().is_empty());
-            kv.append_own_leaf_node(&group, &Thing(1)).unwrap();
-            kv.append_own_leaf_node(&group, &Thing(2)).unwrap();
-            assert_eq!(
-                kv.own_leaf_nodes::<_, Thing>(&group).unwrap(),
-                [Thing(1), Thing(2)]
-            );
-        });
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@ mod tables;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use moh_messages::GroupId;
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider;
 use openmls_traits::random::OpenMlsRand;
@@ -16,7 +17,7 @@ use crate::clock::Random;
 use crate::error::Error;
 
 pub(crate) use kv::Kv;
-pub(crate) use tables::{AccountRow, KeyPackageRow, Pending};
+pub(crate) use tables::{AccountRow, KeyPackageRow, Pending, Since};
 
 /// The state database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,14 @@ CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, event BLOB NOT NULL);
 const FURTHER_OPERATIONS: &str = "
 -- Groups that this client was in: what still arrives for them is left out.
 CREATE TABLE left_groups (group_id BLOB PRIMARY KEY, since_ms INTEGER NOT NULL) WITHOUT ROWID;
+-- What will be in kv when the owner of the group takes the external commit that is pending there.
+CREATE TABLE staged (
+    group_id BLOB NOT NULL, kind INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL,
+    PRIMARY KEY (group_id, kind, key)
+) WITHOUT ROWID;
+-- The first epoch in which this client was a member, and the first of which its state knows.
+ALTER TABLE groups ADD COLUMN member_since INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE groups ADD COLUMN state_since INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// The state database, shared by all that use it.
@@ -187,6 +196,16 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
 }
 
 impl Tx<'_> {
+    /// The same transaction; what openmls stores in it is kept apart until it is adopted.
+    pub(crate) fn staged<'a>(&'a self, group: &'a GroupId) -> Tx<'a> {
+        Tx {
+            conn: self.conn,
+            kv: Kv::staged(self.conn, group.as_slice()),
+            crypto: RustCrypto::default(),
+            rand: Rand(Arc::clone(&self.rand.0)),
+        }
+    }
+
     /// Runs `work` so that what it wrote is undone if it fails; the transaction goes on.
     pub(crate) fn attempt<T, E: From<StoreError>>(
         &self,

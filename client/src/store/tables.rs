@@ -41,6 +41,14 @@ pub(crate) struct Pending {
     pub(crate) extra: Vec<u8>,
 }
 
+/// From when on a client is in a group.
+pub(crate) struct Since {
+    /// The first epoch in which it was a member.
+    pub(crate) member: u64,
+    /// The first epoch that its state knows of: a later one, where it has joined again.
+    pub(crate) state: u64,
+}
+
 /// A row of `parked`.
 pub(crate) struct ParkedItem {
     pub(crate) id: i64,
@@ -199,17 +207,53 @@ impl Tx<'_> {
             .optional()?)
     }
 
+    /// A group that this client has joined, or created, in this epoch.
     pub(crate) fn insert_group(
         &self,
         group: &GroupId,
         owner: &ProviderName,
+        epoch: u64,
         stale_queue: bool,
     ) -> Result<(), StoreError> {
+        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
         self.conn.execute(
-            "INSERT INTO groups VALUES (?1, ?2, ?3)",
-            (group.as_slice(), owner.as_str(), stale_queue),
+            "INSERT INTO groups (group_id, owner, stale_queue, member_since, state_since)
+             VALUES (?1, ?2, ?3, ?4, ?4)",
+            (group.as_slice(), owner.as_str(), stale_queue, epoch),
         )?;
         Ok(())
+    }
+
+    /// A group that this client has joined from outside in this epoch, perhaps not for the first
+    /// time.
+    pub(crate) fn replace_group(
+        &self,
+        group: &GroupId,
+        owner: &ProviderName,
+        epoch: u64,
+    ) -> Result<(), StoreError> {
+        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
+        self.conn.execute(
+            "INSERT INTO groups (group_id, owner, stale_queue, member_since, state_since)
+             VALUES (?1, ?2, 0, ?3, ?3)
+             ON CONFLICT (group_id) DO UPDATE SET stale_queue = 0, state_since = ?3",
+            (group.as_slice(), owner.as_str(), epoch),
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn since(&self, group: &GroupId) -> Result<Since, StoreError> {
+        let sql = "SELECT member_since, state_since FROM groups WHERE group_id = ?1";
+        let epoch = |row: &Row<'_>, column| -> rusqlite::Result<u64> {
+            Ok(row.get::<_, i64>(column)?.try_into().unwrap_or(0))
+        };
+        let mut statement = self.conn.prepare_cached(sql)?;
+        Ok(statement.query_row([group.as_slice()], |row| {
+            Ok(Since {
+                member: epoch(row, 0)?,
+                state: epoch(row, 1)?,
+            })
+        })?)
     }
 
     pub(crate) fn delete_group_row(&self, group: &GroupId) -> Result<(), StoreError> {
@@ -281,6 +325,22 @@ impl Tx<'_> {
                 &row.extra,
             ),
         )?;
+        Ok(())
+    }
+
+    /// The state of MLS that an external commit leads to is that of the group from now on.
+    pub(crate) fn adopt_staged(&self, group: &GroupId) -> Result<(), StoreError> {
+        self.conn.execute(
+            "INSERT OR REPLACE INTO kv SELECT kind, key, value FROM staged WHERE group_id = ?1",
+            [group.as_slice()],
+        )?;
+        self.drop_staged(group)
+    }
+
+    /// There is no external commit, or it was refused.
+    pub(crate) fn drop_staged(&self, group: &GroupId) -> Result<(), StoreError> {
+        self.conn
+            .execute("DELETE FROM staged WHERE group_id = ?1", [group.as_slice()])?;
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 
 mod basics;
 mod fake;
+mod joining;
 mod leaving;
 mod members;
 mod resilience;

@@ -211,17 +211,21 @@ impl State {
         if group.is_deleted {
             return Err(refuse(DsErrorCode::GROUP_DELETED));
         }
-        Ok(DsResponseBody::ExternalCommitInfo {
-            group_info: group.group_info.clone(),
-            ratchet_tree: TreeBytes::new(group.tree()).unwrap(),
-            provider_keys: List::empty(),
-        })
+        Ok(group.external_commit_info())
     }
 }
 
 impl Group {
     pub(crate) fn epoch(&self) -> u64 {
         self.public.group_context().epoch().as_u64()
+    }
+
+    pub(super) fn external_commit_info(&self) -> DsResponseBody {
+        DsResponseBody::ExternalCommitInfo {
+            group_info: self.group_info.clone(),
+            ratchet_tree: TreeBytes::new(self.tree()).unwrap(),
+            provider_keys: List::empty(),
+        }
     }
 
     /// What holds for whoever is to be heard at all.

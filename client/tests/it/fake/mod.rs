@@ -18,10 +18,10 @@ use moh_messages::client_api::{
 };
 use moh_messages::{
     Attestation, ClientKeyPackage, ClientKeyPackageStatus, ClientQueueInformation,
-    DsProtocolVersion, DsRequest, DsResponse, Endpoint, GroupKeyPackageRequest, KeyId,
-    KeyPackageBytes, KeyPackageResponse, List, Message, MlsBytes, Opaque, PublicKey, QueueConfig,
-    QueuePayload, Request, Signature, SignedLast, UserKeyPackageStatus, UserKeyPackages, label,
-    sign_content,
+    DsProtocolVersion, DsRequest, DsResponse, DsResponseBody, Endpoint, GroupKeyPackageRequest,
+    KeyId, KeyPackageBytes, KeyPackageResponse, List, Message, MlsBytes, Opaque, PublicKey,
+    QueueConfig, QueuePayload, Request, Signature, SignedLast, UserKeyPackageStatus,
+    UserKeyPackages, label, sign_content,
 };
 use openmls::prelude::{KeyPackageIn, MlsMessageBodyIn, MlsMessageIn};
 use openmls_basic_credential::SignatureKeyPair;
@@ -42,6 +42,8 @@ pub(crate) enum Mishap {
     LoseAnswer,
     /// The owner refuses it.
     Refuse(DsError),
+    /// The owner answers this.
+    Answer(DsResponseBody),
 }
 
 #[derive(Default)]
@@ -62,6 +64,7 @@ struct Account {
     key: PublicKey,
     queue: Vec<QueueItem>,
     acknowledged: usize,
+    loses: bool,
     key_packages: VecDeque<(bool, KeyPackageBytes)>,
 }
 
@@ -135,6 +138,22 @@ impl World {
     pub(crate) fn take_older_messages(&self, group: &GroupId) {
         let mut state = self.state.lock().unwrap();
         state.groups.get_mut(group.as_slice()).unwrap().is_strict = false;
+    }
+
+    /// Whether what is delivered to a client is lost.
+    pub(crate) fn lose_deliveries(&self, client: &ClientId, lose: bool) {
+        let mut state = self.state.lock().unwrap();
+        state.clients.get_mut(client).unwrap().loses = lose;
+    }
+
+    /// A client is not registered any more.
+    pub(crate) fn forget_client(&self, client: &ClientId) {
+        self.state.lock().unwrap().clients.remove(client);
+    }
+
+    /// What the owner of a group answers to those who want to join.
+    pub(crate) fn external_commit_info(&self, group: &GroupId) -> DsResponseBody {
+        self.state.lock().unwrap().groups[group.as_slice()].external_commit_info()
     }
 
     /// Forgets what a client acknowledged, as if the acknowledgements had been lost.
@@ -306,6 +325,7 @@ impl State {
             key: register.signature_key.clone(),
             queue: Vec::new(),
             acknowledged: 0,
+            loses: false,
             key_packages: VecDeque::new(),
         });
         Ok(ClientResponseBody::Registered {
@@ -350,6 +370,9 @@ impl State {
 
     pub(crate) fn deliver(&mut self, client: &ClientId, sender: &ProviderName, message: &MlsBytes) {
         let account = self.clients.get_mut(client).unwrap();
+        if account.loses {
+            return;
+        }
         let cursor = u64::try_from(account.queue.len() + 1)
             .unwrap()
             .to_be_bytes();
@@ -390,6 +413,7 @@ impl State {
         self.seen.push((name, bytes.clone()));
         let result = match &mishap {
             Some(Mishap::Refuse(error)) => Err(Failure::Refused(error.clone())),
+            Some(Mishap::Answer(answer)) => Ok(answer.clone()),
             _ => self.operate(client, request, &bytes),
         };
         if matches!(mishap, Some(Mishap::LoseAnswer)) {
