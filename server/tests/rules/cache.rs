@@ -8,7 +8,7 @@ use moh_messages::{DsErrorCode, DsResponseBody, GroupId, KeyPackageRef};
 use moh_server::Limits;
 use moh_server::store::{EmbeddedOptions, WriterEvent};
 
-use crate::device::Plan;
+use crate::member::Plan;
 use crate::site::Site;
 
 /// Holds the store up before it commits.

@@ -1,14 +1,12 @@
-//! Clients made of openmls alone, and what they send.
+//! Clients made of openmls alone, before they are in a group.
 
 use std::sync::Arc;
 
 use moh_messages::{
-    AddMembers, Attestation, CipherSuite, ClientId, CreateGroup, DsAuth, DsProtocolVersion,
-    DsRequest, DsRequestBody, Extension as RawExtension, ExternalSender, GroupId, GroupType,
-    GroupUpdate, HandshakeBytes, KeyPackageRef, List, Message, MlsBytes, MlsGroupUpdate,
-    MohGroupContext, MohLeafNode, Opaque, PartialGroupInfo, PublicKey, QueueConfig, Rbac,
-    SendMessage, Signature, SignatureScheme, SignedLast, WelcomeInfo, extension_type, label,
-    sign_content,
+    Attestation, CipherSuite, ClientId, CreateGroup, DsAuth, DsProtocolVersion, DsRequest,
+    DsRequestBody, ExternalSender, GroupId, GroupType, HandshakeBytes, KeyPackageRef, List,
+    Message, MohGroupContext, MohLeafNode, Opaque, PublicKey, QueueConfig, Rbac, Signature,
+    SignatureScheme, SignedLast, WelcomeInfo, extension_type, label, sign_content,
 };
 use moh_server::Environment;
 use openmls::group::{
@@ -17,20 +15,24 @@ use openmls::group::{
 };
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, CredentialType, CredentialWithKey, Extension,
-    ExtensionType, Extensions, KeyPackage, LeafNode, LeafNodeIndex, LeafNodeParameters, Lifetime,
-    MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProcessedMessageContent, ProtocolMessage,
-    ProtocolVersion, RatchetTreeIn, RequiredCapabilitiesExtension, UnknownExtension,
+    ExtensionType, Extensions, KeyPackage, LeafNode, LeafNodeParameters, Lifetime,
+    MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProtocolVersion, RatchetTreeIn,
+    RequiredCapabilitiesExtension, UnknownExtension,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use openmls_traits::OpenMlsProvider;
 use openmls_traits::signatures::Signer;
-use tls_codec::{DeserializeBytes, Serialize};
+use tls_codec::DeserializeBytes;
 
 use crate::home::Home;
+use crate::made::Made;
+use crate::member::Member;
 use crate::parts;
 
 const DAY_SECONDS: u64 = 24 * 60 * 60;
+/// Whose application messages a client can read.
+const PAST_EPOCHS: usize = 5;
 
 /// A client of a provider whose keys are known.
 pub(crate) struct Device {
@@ -38,7 +40,7 @@ pub(crate) struct Device {
     pub(crate) home: Arc<Home>,
     pub(crate) suite: CipherSuite,
     pub(crate) signer: SignatureKeyPair,
-    mls: OpenMlsRustCrypto,
+    pub(crate) mls: OpenMlsRustCrypto,
 }
 
 /// What a leaf says, before it is one.
@@ -58,20 +60,10 @@ pub(crate) struct Founding {
     pub(crate) rbac: Option<Rbac>,
 }
 
-/// What a commit is to do.
-#[derive(Default)]
-pub(crate) struct Plan {
-    pub(crate) add: Vec<KeyPackage>,
-    pub(crate) remove: Vec<u32>,
-}
-
-/// A commit that was built, and is not sent.
-pub(crate) struct Made {
-    pub(crate) commit: Vec<u8>,
-    pub(crate) info: parts::GroupInfo,
-    pub(crate) welcome: Option<MlsBytes>,
-    /// The context that it was signed in.
-    pub(crate) context: Vec<u8>,
+/// What an external commit begins with.
+pub(crate) struct Door {
+    pub(crate) group_info: Vec<u8>,
+    pub(crate) tree: Vec<u8>,
 }
 
 pub(crate) fn now_ms() -> u64 {
@@ -87,6 +79,14 @@ fn extension_types() -> Vec<ExtensionType> {
     all.map(ExtensionType::Unknown).collect()
 }
 
+fn join_config() -> MlsGroupJoinConfig {
+    MlsGroupJoinConfig::builder()
+        .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
+        .use_ratchet_tree_extension(false)
+        .max_past_epochs(PAST_EPOCHS)
+        .build()
+}
+
 impl Device {
     pub(crate) fn of(id: &str, home: &Arc<Home>) -> Self {
         Self::with_suite(id, home, CipherSuite::X25519_AES128GCM_ED25519)
@@ -96,7 +96,10 @@ impl Device {
         let algorithm = Ciphersuite::try_from(suite.0)
             .unwrap()
             .signature_algorithm();
-        let signer = SignatureKeyPair::new(algorithm).unwrap();
+        Self::with_key(id, home, suite, SignatureKeyPair::new(algorithm).unwrap())
+    }
+
+    fn with_key(id: &str, home: &Arc<Home>, suite: CipherSuite, signer: SignatureKeyPair) -> Self {
         let mls = OpenMlsRustCrypto::default();
         signer.store(mls.storage()).unwrap();
         Self {
@@ -106,6 +109,13 @@ impl Device {
             signer,
             mls,
         }
+    }
+
+    /// A client that has lost everything but its key, or another one that uses the same key.
+    pub(crate) fn anew(&self, id: &str) -> Arc<Self> {
+        let (storage, scheme) = (self.mls.storage(), self.signer.signature_scheme());
+        let signer = SignatureKeyPair::read(storage, self.signer.public(), scheme).unwrap();
+        Arc::new(Self::with_key(id, &self.home, self.suite, signer))
     }
 
     fn ciphersuite(&self) -> Ciphersuite {
@@ -127,22 +137,27 @@ impl Device {
         PublicKey::new(self.signer.public()).unwrap()
     }
 
+    /// Its provider's word that its key is this client's.
+    pub(crate) fn attestation_for(&self, id: &ClientId) -> Attestation {
+        let (key, now) = (self.public_key(), self.home.now_ms());
+        self.home.keys.attest(id, self.scheme(), &key, now)
+    }
+
     /// A leaf as it has to be.
     pub(crate) fn says(&self) -> Says {
         let random = Environment::system().random;
-        let now_s = now_ms() / 1000;
-        let key = self.public_key();
         Says {
             queue: QueueConfig {
                 provider: self.id.provider(),
                 client_queue_information: self.home.keys.seal_queue(&*random, &self.id),
             },
-            attestation: self
-                .home
-                .keys
-                .attest(&self.id, self.scheme(), &key, now_ms()),
+            attestation: self.attestation_for(&self.id),
             for_connections: false,
-            lifetime: (now_s - 3600, now_s + 30 * DAY_SECONDS),
+            // openmls reads the machine's clock; the provider's may be ahead of that.
+            lifetime: (
+                now_ms() / 1000 - 3600,
+                self.home.now_ms() / 1000 + 30 * DAY_SECONDS,
+            ),
         }
     }
 
@@ -194,10 +209,12 @@ impl Device {
         self.key_package_that_says(&self.says())
     }
 
-    /// A KeyPackage as its parts.
-    pub(crate) fn key_package_parts(&self) -> parts::KeyPackage {
-        let bytes = MlsMessageOut::from(self.key_package()).to_bytes().unwrap();
-        parts::KeyPackage::decode(&bytes).unwrap()
+    /// A KeyPackage that is marked for connection groups.
+    pub(crate) fn connection_key_package(&self) -> KeyPackage {
+        self.key_package_that_says(&Says {
+            for_connections: true,
+            ..self.says()
+        })
     }
 
     pub(crate) fn reference(&self, key_package: &KeyPackage) -> KeyPackageRef {
@@ -229,6 +246,7 @@ impl Device {
             .ciphersuite(self.ciphersuite())
             .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
             .use_ratchet_tree_extension(false)
+            .max_past_epochs(PAST_EPOCHS)
             .capabilities(Self::capabilities())
             .lifetime(Lifetime::init(says.lifetime.0, says.lifetime.1))
             .with_leaf_node_extensions(Self::leaf_extensions(&says))
@@ -238,11 +256,9 @@ impl Device {
         let id = openmls::group::GroupId::from_slice(founding.group_id.as_slice());
         let credential = self.credential();
         let group = MlsGroup::new_with_group_id(&self.mls, &self.signer, &config, id, credential);
-        let group = group.unwrap();
-        let info = group.export_group_info(self.mls.crypto(), &self.signer, false);
-        let info = parts::GroupInfo::decode(&info.unwrap().to_bytes().unwrap()).unwrap();
-        let device = Arc::clone(self);
-        (Member { device, group }, info)
+        let member = Member::new(self, group.unwrap());
+        let info = parts::GroupInfo::decode(&member.door().group_info).unwrap();
+        (member, info)
     }
 
     /// A request, signed.
@@ -286,8 +302,13 @@ impl Device {
             group_id: group_id.clone(),
             epoch,
         });
+        self.as_joiner(key_package_ref, body)
+    }
+
+    /// A request to a.example, signed as by who was added with a KeyPackage.
+    pub(crate) fn as_joiner(&self, reference: &KeyPackageRef, body: DsRequestBody) -> DsRequest {
         let auth = DsAuth::KeyPackage {
-            key_package_ref: key_package_ref.clone(),
+            key_package_ref: reference.clone(),
             signature: Signature::empty(),
         };
         self.sign(self.request(body, auth))
@@ -299,17 +320,70 @@ impl Device {
         let MlsMessageBodyIn::Welcome(welcome) = message.extract() else {
             panic!("not a Welcome");
         };
-        let config = MlsGroupJoinConfig::builder()
-            .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
-            .use_ratchet_tree_extension(false)
-            .build();
         let tree = RatchetTreeIn::tls_deserialize_exact_bytes(tree).unwrap();
-        let group = ProcessedWelcome::new_from_welcome(&self.mls, &config, welcome)
+        let group = ProcessedWelcome::new_from_welcome(&self.mls, &join_config(), welcome)
             .and_then(|processed| processed.into_staged_welcome(&self.mls, Some(tree)))
             .and_then(|staged| staged.into_group(&self.mls))
             .unwrap();
-        let device = Arc::clone(self);
-        Member { device, group }
+        Member::new(self, group)
+    }
+
+    /// Joins by an external commit; one that removes the leaf of the same key, if there is one.
+    pub(crate) fn enter(self: &Arc<Self>, door: &Door) -> (Made, Member) {
+        self.enter_with(door, self.credential())
+    }
+
+    /// An external commit that removes the leaf of another key. The group that this client has
+    /// is not the one that it leads to: openmls removes leaves of the client's own key alone.
+    pub(crate) fn enter_in_place_of(
+        self: &Arc<Self>,
+        door: &Door,
+        key: &PublicKey,
+        view: &Member,
+    ) -> Made {
+        let credential = CredentialWithKey {
+            signature_key: key.as_slice().into(),
+            ..self.credential()
+        };
+        let (mut made, _) = self.enter_with(door, credential);
+        made.edit(self, view, |commit| {
+            let leaf = &mut commit.path.as_mut().unwrap().leaf;
+            leaf.signature_key = parts::bytes(self.signer.public());
+        });
+        made
+    }
+
+    fn enter_with(self: &Arc<Self>, door: &Door, credential: CredentialWithKey) -> (Made, Member) {
+        let info = MlsMessageIn::tls_deserialize_exact_bytes(&door.group_info).unwrap();
+        let MlsMessageBodyIn::GroupInfo(info) = info.extract() else {
+            panic!("not a GroupInfo");
+        };
+        let tree = RatchetTreeIn::tls_deserialize_exact_bytes(&door.tree).unwrap();
+        let leaf = LeafNodeParameters::builder()
+            .with_capabilities(Self::capabilities())
+            .with_extensions(Self::leaf_extensions(&self.says()))
+            .build();
+        let built = MlsGroup::external_commit_builder()
+            .with_ratchet_tree(tree)
+            .with_config(join_config())
+            .build_group(&self.mls, info, credential)
+            .unwrap()
+            .leaf_node_parameters(leaf)
+            .load_psks(self.mls.storage())
+            .unwrap()
+            .create_group_info(true)
+            .use_ratchet_tree_extension(false)
+            .build(self.mls.rand(), self.mls.crypto(), &self.signer, |_| true);
+        let (group, bundle) = built.unwrap().finalize(&self.mls).unwrap();
+        let context = parts::GroupInfo::decode(&door.group_info).unwrap().context;
+        let made = Made::of(&bundle, context.encode());
+        (made, Member::new(self, group))
+    }
+
+    /// A KeyPackage as its parts.
+    pub(crate) fn key_package_parts(&self) -> parts::KeyPackage {
+        let bytes = MlsMessageOut::from(self.key_package()).to_bytes().unwrap();
+        parts::KeyPackage::decode(&bytes).unwrap()
     }
 }
 
@@ -325,163 +399,4 @@ pub(crate) fn create_group(
         leaf_node: Opaque::new(leaf.encode()).unwrap(),
         group_info: HandshakeBytes::new(info.encode()).unwrap(),
     })
-}
-
-/// A client's copy of a group.
-pub(crate) struct Member {
-    pub(crate) device: Arc<Device>,
-    pub(crate) group: MlsGroup,
-}
-
-impl Member {
-    pub(crate) fn index(&self) -> u32 {
-        self.group.own_leaf_index().u32()
-    }
-
-    pub(crate) fn epoch(&self) -> u64 {
-        self.group.epoch().as_u64()
-    }
-
-    pub(crate) fn tree(&self) -> Vec<u8> {
-        self.group
-            .export_ratchet_tree()
-            .tls_serialize_detached()
-            .unwrap()
-    }
-
-    pub(crate) fn own_leaf(&self) -> parts::Leaf {
-        let leaf = self.group.own_leaf_node().unwrap();
-        parts::Leaf::decode(&leaf.tls_serialize_detached().unwrap()).unwrap()
-    }
-
-    /// Builds a commit; it is pending until it is taken back or accepted.
-    pub(crate) fn commit(&mut self, plan: Plan) -> Made {
-        self.commit_with(plan, LeafNodeParameters::default())
-    }
-
-    fn commit_with(&mut self, plan: Plan, leaf: LeafNodeParameters) -> Made {
-        let device = &self.device;
-        let (mls, signer) = (&device.mls, &device.signer);
-        let context = self
-            .group
-            .public_group()
-            .group_context()
-            .tls_serialize_detached();
-        let bundle = self
-            .group
-            .commit_builder()
-            .force_self_update(true)
-            .propose_adds(plan.add)
-            .propose_removals(plan.remove.into_iter().map(LeafNodeIndex::new))
-            .leaf_node_parameters(leaf)
-            .load_psks(mls.storage())
-            .unwrap()
-            .create_group_info(true)
-            .use_ratchet_tree_extension(false)
-            .build(mls.rand(), mls.crypto(), signer, |_| true)
-            .unwrap()
-            .stage_commit(mls)
-            .unwrap();
-        let info = MlsMessageOut::from(bundle.group_info().unwrap().clone());
-        let welcome = bundle.to_welcome_msg();
-        let welcome = welcome.map(|w| MlsBytes::new(w.to_bytes().unwrap()).unwrap());
-        Made {
-            commit: bundle.commit().to_bytes().unwrap(),
-            info: parts::GroupInfo::decode(&info.to_bytes().unwrap()).unwrap(),
-            welcome,
-            context: context.unwrap(),
-        }
-    }
-
-    /// Takes the pending commit back.
-    pub(crate) fn forget(&mut self) {
-        let storage = self.device.mls.storage();
-        self.group.clear_pending_commit(storage).unwrap();
-    }
-
-    /// The pending commit was accepted.
-    pub(crate) fn accept(&mut self) {
-        self.group.merge_pending_commit(&self.device.mls).unwrap();
-    }
-
-    /// Takes a commit of somebody else.
-    pub(crate) fn hear(&mut self, commit: &[u8]) {
-        let message = MlsMessageIn::tls_deserialize_exact_bytes(commit).unwrap();
-        let MlsMessageBodyIn::PublicMessage(message) = message.extract() else {
-            panic!("not a PublicMessage");
-        };
-        let message = ProtocolMessage::from(message);
-        let processed = self.group.process_message(&self.device.mls, message);
-        let ProcessedMessageContent::StagedCommitMessage(staged) =
-            processed.unwrap().into_content()
-        else {
-            panic!("not a commit");
-        };
-        self.group
-            .merge_staged_commit(&self.device.mls, *staged)
-            .unwrap();
-    }
-
-    /// The body of send_message.
-    pub(crate) fn message(&mut self, text: &str) -> DsRequestBody {
-        let device = &self.device;
-        let message = self
-            .group
-            .create_message(&device.mls, &device.signer, text.as_bytes());
-        let message = message.unwrap().to_bytes().unwrap();
-        DsRequestBody::SendMessage(SendMessage {
-            message: Opaque::new(message).unwrap(),
-        })
-    }
-
-    /// A request of this member.
-    pub(crate) fn ask(&self, body: DsRequestBody) -> DsRequest {
-        self.device.as_leaf(self.index(), body)
-    }
-}
-
-impl Made {
-    pub(crate) fn partial(&self) -> PartialGroupInfo {
-        let extensions: Vec<RawExtension> = self.info.extensions.clone().into_vec();
-        PartialGroupInfo {
-            group_info_extensions: List::new(extensions).unwrap(),
-            signature: Signature::new(self.info.signature.as_slice()).unwrap(),
-        }
-    }
-
-    pub(crate) fn parts(&self) -> parts::Commit {
-        parts::Commit::decode(&self.commit).unwrap()
-    }
-
-    /// Changes the commit, and signs it anew.
-    pub(crate) fn edit(&mut self, device: &Device, edit: impl FnOnce(&mut parts::Commit)) {
-        let mut commit = self.parts();
-        edit(&mut commit);
-        commit.sign(&device.signer, &self.context);
-        self.commit = commit.encode();
-    }
-
-    fn group_update(&self) -> MlsGroupUpdate {
-        MlsGroupUpdate {
-            commit: HandshakeBytes::new(self.commit.clone()).unwrap(),
-            partial_group_info: self.partial(),
-        }
-    }
-
-    pub(crate) fn as_update(&self) -> DsRequestBody {
-        DsRequestBody::UpdateClient(GroupUpdate {
-            group_update: self.group_update(),
-        })
-    }
-
-    pub(crate) fn as_add(&self) -> DsRequestBody {
-        self.as_add_with(self.welcome.iter().cloned().collect())
-    }
-
-    pub(crate) fn as_add_with(&self, welcomes: Vec<MlsBytes>) -> DsRequestBody {
-        DsRequestBody::AddUsers(AddMembers {
-            group_update: self.group_update(),
-            welcomes: List::new(welcomes).unwrap(),
-        })
-    }
 }

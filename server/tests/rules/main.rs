@@ -5,13 +5,23 @@
 
 mod add_users;
 mod cache;
+mod clock;
 mod create_group;
 mod device;
 mod home;
+mod leaves;
+mod made;
+mod member;
+mod operations;
 mod parts;
+mod peers;
+mod proposals;
 mod purity;
 mod replay;
+mod requests;
+mod scene;
 mod send_message;
 mod site;
+mod state;
 mod update_client;
 mod welcome_info;

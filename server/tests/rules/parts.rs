@@ -1,10 +1,12 @@
 //! MLS messages as their parts (RFC 9420), so that one can be changed and the rest be as it was:
 //! everything is signed anew.
 
+use std::io::Write;
+
 use aws_lc_rs::digest;
 use moh_messages::{Extension, List, Message, Opaque, extension_type, label, sign_content};
 use openmls_traits::signatures::Signer;
-use tls_codec::{Serialize, TlsDeserializeBytes, TlsSerialize, TlsSize};
+use tls_codec::{DeserializeBytes, Serialize, TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 /// Any bytes.
 pub(crate) type Bytes = Opaque<{ 8 << 20 }>;
@@ -124,10 +126,21 @@ pub(crate) struct KeyPackageParts {
 impl KeyPackage {
     pub(crate) fn sign(&mut self, signer: &impl Signer) {
         self.inner.leaf.sign(signer, None);
+        self.sign_but_not_the_leaf(signer);
+    }
+
+    pub(crate) fn sign_but_not_the_leaf(&mut self, signer: &impl Signer) {
         self.inner.signature = bytes([]);
         let mut tbs = self.inner.encode();
         tbs.pop();
         self.inner.signature = signed(signer, "KeyPackageTBS", &tbs);
+    }
+
+    /// Section 5.2.
+    pub(crate) fn reference(&self) -> Bytes {
+        let label = bytes(b"MLS 1.0 KeyPackage Reference".to_vec());
+        let value = bytes(self.inner.encode());
+        sha256(&[label.encode(), value.encode()].concat())
     }
 }
 
@@ -150,7 +163,7 @@ pub(crate) struct GroupInfo {
     wire_format: u16,
     pub(crate) context: Context,
     pub(crate) extensions: Extensions,
-    confirmation_tag: Bytes,
+    pub(crate) confirmation_tag: Bytes,
     pub(crate) signer: u32,
     pub(crate) signature: Bytes,
 }
@@ -172,23 +185,59 @@ impl GroupInfo {
     }
 }
 
-/// Section 6.2: an MLSMessage with a PublicMessage of a member that is a commit.
+/// Section 6: who sends a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub(crate) enum Sender {
+    #[tls_codec(discriminant = 1)]
+    Member(u32),
+    #[tls_codec(discriminant = 2)]
+    External(u32),
+    #[tls_codec(discriminant = 3)]
+    NewMemberProposal,
+    #[tls_codec(discriminant = 4)]
+    NewMemberCommit,
+}
+
+/// Whatever is left: the membership_tag of a member's message, and nothing of others'.
+#[derive(Clone, Default)]
+struct Rest(Vec<u8>);
+
+impl tls_codec::Size for Rest {
+    fn tls_serialized_len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Serialize for Rest {
+    fn tls_serialize<W: Write>(&self, writer: &mut W) -> Result<usize, tls_codec::Error> {
+        writer.write_all(&self.0)?;
+        Ok(self.0.len())
+    }
+}
+
+impl DeserializeBytes for Rest {
+    fn tls_deserialize_bytes(bytes: &[u8]) -> Result<(Self, &[u8]), tls_codec::Error> {
+        Ok((Self(bytes.to_vec()), &[]))
+    }
+}
+
+/// Section 6.2: an MLSMessage with a PublicMessage that is a commit.
 #[derive(Clone, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub(crate) struct Commit {
     version: u16,
     wire_format: u16,
     pub(crate) group_id: Bytes,
     pub(crate) epoch: u64,
-    sender_type: u8,
-    pub(crate) leaf: u32,
+    pub(crate) sender: Sender,
     authenticated_data: Bytes,
     pub(crate) content_type: u8,
     /// ProposalOrRefs.
     pub(crate) proposals: Bytes,
     pub(crate) path: Option<Path>,
     signature: Bytes,
-    confirmation_tag: Bytes,
-    membership_tag: Bytes,
+    pub(crate) confirmation_tag: Bytes,
+    membership_tag: Rest,
 }
 
 /// Section 7.6.
@@ -199,28 +248,115 @@ pub(crate) struct Path {
 }
 
 impl Commit {
-    /// Signs it, and the leaf in its path, in a group of this context.
-    pub(crate) fn sign(&mut self, signer: &impl Signer, context: &[u8]) {
+    /// Signs it, and the leaf in its path, which is to be at this place, in a group of this
+    /// context.
+    pub(crate) fn sign(&mut self, signer: &impl Signer, leaf: u32, context: &[u8]) {
         if let Some(path) = &mut self.path {
-            let place = (self.group_id.as_slice(), self.leaf);
-            path.leaf.sign(signer, Some(place));
+            path.leaf
+                .sign(signer, Some((self.group_id.as_slice(), leaf)));
         }
-        let (tag, member) = (self.confirmation_tag.clone(), self.membership_tag.clone());
-        self.signature = bytes([]);
-        self.confirmation_tag = bytes([]);
-        self.membership_tag = bytes([]);
-        let mut tbs = self.encode();
-        tbs.truncate(tbs.len() - 3);
+        self.sign_but_not_the_leaf(signer, context);
+    }
+
+    pub(crate) fn sign_but_not_the_leaf(&mut self, signer: &impl Signer, context: &[u8]) {
+        let mut content = self.clone();
+        content.signature = bytes([]);
+        content.confirmation_tag = bytes([]);
+        content.membership_tag = Rest::default();
+        let mut tbs = content.encode();
+        tbs.truncate(tbs.len() - 2);
         tbs.extend_from_slice(context);
         self.signature = signed(signer, "FramedContentTBS", &tbs);
-        self.confirmation_tag = tag;
-        self.membership_tag = member;
+    }
+
+    pub(crate) fn spoil_signature(&mut self) {
+        let mut signature = self.signature.clone().into_vec();
+        signature[10] ^= 1;
+        self.signature = bytes(signature);
+    }
+
+    /// Puts another proposal at the end.
+    pub(crate) fn also(&mut self, proposal_or_ref: &[u8]) {
+        self.proposals = bytes([self.proposals.as_slice(), proposal_or_ref].concat());
     }
 }
 
-/// A ProposalOrRef with an Add by value.
+/// An MLSMessage with a PublicMessage that is a proposal, signed in a group of this context.
+pub(crate) fn proposal_message(
+    place: (&[u8], u64),
+    sender: Sender,
+    proposal: &[u8],
+    signer: &impl Signer,
+    context: &[u8],
+) -> Vec<u8> {
+    let mut content = vec![0, 1, 0, 1];
+    bytes(place.0).tls_serialize(&mut content).unwrap();
+    place.1.tls_serialize(&mut content).unwrap();
+    sender.tls_serialize(&mut content).unwrap();
+    content.extend([0, 2]);
+    content.extend_from_slice(proposal);
+    let in_context = matches!(sender, Sender::Member(_));
+    let context = if in_context { context } else { &[] };
+    let signature = signed(
+        signer,
+        "FramedContentTBS",
+        &[&content[..], context].concat(),
+    );
+    signature.tls_serialize(&mut content).unwrap();
+    if in_context {
+        bytes([0; 32]).tls_serialize(&mut content).unwrap();
+    }
+    content
+}
+
+/// Section 12.1.1.
 pub(crate) fn add(key_package: &KeyPackage) -> Vec<u8> {
-    [&[1, 0, 1][..], &key_package.inner.encode()].concat()
+    [&[0, 1][..], &key_package.inner.encode()].concat()
+}
+
+/// Section 12.1.2.
+pub(crate) fn update(leaf: &Leaf) -> Vec<u8> {
+    [&[0, 2][..], &leaf.encode()].concat()
+}
+
+/// Section 12.1.3.
+pub(crate) fn remove(leaf: u32) -> Vec<u8> {
+    [&[0, 3][..], &leaf.to_be_bytes()].concat()
+}
+
+/// Section 12.1.4: an external one.
+pub(crate) fn pre_shared_key() -> Vec<u8> {
+    let (name, nonce) = (bytes([7; 4]).encode(), bytes([8; 32]).encode());
+    [&[0, 4, 1][..], &name, &nonce].concat()
+}
+
+/// Section 12.1.5.
+pub(crate) fn re_init(group_id: &[u8], version: u16, cipher_suite: u16) -> Vec<u8> {
+    let mut proposal = [&[0, 5][..], &bytes(group_id).encode()].concat();
+    proposal.extend(version.to_be_bytes());
+    proposal.extend(cipher_suite.to_be_bytes());
+    proposal.push(0);
+    proposal
+}
+
+/// Section 12.1.6.
+pub(crate) fn external_init() -> Vec<u8> {
+    [&[0, 6][..], &bytes([9; 32]).encode()].concat()
+}
+
+/// Section 12.1.7.
+pub(crate) fn group_context_extensions(extensions: &Extensions) -> Vec<u8> {
+    [&[0, 7][..], &extensions.encode()].concat()
+}
+
+/// A ProposalOrRef that is a proposal.
+pub(crate) fn by_value(proposal: &[u8]) -> Vec<u8> {
+    [&[1][..], proposal].concat()
+}
+
+/// A ProposalOrRef that is a reference.
+pub(crate) fn by_reference(reference: [u8; 32]) -> Vec<u8> {
+    [&[2][..], &bytes(reference).encode()].concat()
 }
 
 /// Section 12.4.3.1: an MLSMessage with one.

@@ -16,8 +16,9 @@ use moh_server::group::{
 use moh_server::store::StoredGroup;
 use moh_server::{Environment, Limits};
 
-use crate::device::{Device, Founding, Member, Plan, create_group, now_ms};
+use crate::device::{Device, Founding, create_group, now_ms};
 use crate::home::{Home, home_of};
+use crate::member::{Member, Plan};
 
 const PROVIDERS: [&str; 3] = ["a.example", "b.example", "c.example"];
 const COMMITS: usize = 40;

@@ -1,91 +1,83 @@
 //! The provider a.example, without sockets, that knows the keys of b.example and c.example and
-//! reaches nobody.
+//! reaches nobody else.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use async_trait::async_trait;
 use moh_messages::{
-    CONTENT_TYPE, CipherSuite, ClientId, DsAuth, DsErrorCode, DsRequest, DsRequestBody, DsResponse,
-    DsResponseBody, Endpoint, ExternalSender, GroupId, GroupType, Message, ProviderAuth, Rbac,
-    RequestGroupId, VerificationKeyResponse, WELL_KNOWN_PATH,
+    CipherSuite, ClientId, DsError, DsErrorCode, DsRequest, DsRequestBody, DsResponse,
+    DsResponseBody, ExternalSender, GroupId, GroupType, Message, ProviderName, QueuePayload, Rbac,
+    Recipients, RequestGroupId,
 };
-use moh_server::federation::{PeerRequest, PeerResponse, Transport, Unreachable};
 use moh_server::group::Group;
 use moh_server::observe::Unobserved;
-use moh_server::store::{Embedded, EmbeddedOptions, OutboxRow, QueueRow, Store as _, StoredGroup};
+use moh_server::store::{Embedded, EmbeddedOptions, Store as _};
 use moh_server::{Environment, Keys, Limits, Node, Parts, SecretKeys};
 use openmls::prelude::KeyPackage;
 use tempfile::TempDir;
 
-use crate::device::{Device, Founding, Made, Member, Plan, create_group, now_ms};
-use crate::home::{Home, home_of, secret_keys};
+use crate::clock::Clock;
+use crate::device::{Device, Founding, create_group};
+use crate::home::{Home, secret_keys};
+use crate::made::Made;
+use crate::member::{Member, Plan};
+use crate::peers::{self, Peers};
+use crate::state::State;
 
 pub(crate) const OTHERS: [&str; 2] = ["b.example", "c.example"];
+/// Nothing takes longer than this, however slow the machine is.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Site {
     pub(crate) node: Node,
     pub(crate) store: Arc<Embedded>,
     pub(crate) homes: BTreeMap<&'static str, Arc<Home>>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) clock: Arc<Clock>,
+    limits: Limits,
     secret: SecretKeys,
     folder: TempDir,
+    /// All devices that were ever made.
+    devices: Mutex<Vec<Arc<Device>>>,
 }
 
-/// Everything that a refused request must leave as it was.
-#[derive(PartialEq, Eq, Debug)]
-pub(crate) struct State {
-    group: Option<StoredGroup>,
-    outbox: Vec<Vec<OutboxRow>>,
-    queues: Vec<Vec<QueueRow>>,
-}
+/// For each client, the messages that were delivered to it, or wait for it in an outbox.
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
+pub(crate) struct Mail(BTreeMap<String, Vec<Vec<u8>>>);
 
-struct Peers(BTreeMap<&'static str, Arc<Home>>);
-
-#[async_trait]
-impl Transport for Peers {
-    async fn send(&self, request: PeerRequest) -> Result<PeerResponse, Unreachable> {
-        let answer = |status, body: Vec<u8>| PeerResponse {
-            status,
-            content_type: Some(CONTENT_TYPE.to_owned()),
-            max_age_seconds: None,
-            body: body.into(),
-        };
-        let Some((&name, home)) = self.0.get_key_value(request.host.as_str()) else {
-            return Err(Unreachable("nobody there".to_owned()));
-        };
-        if request.path == WELL_KNOWN_PATH {
-            return Ok(answer(404, Vec::new()));
-        }
-        if request.path != Endpoint::VerificationKey.path() {
-            return Err(Unreachable("not reached".to_owned()));
-        }
-        let response = VerificationKeyResponse {
-            version: moh_messages::DsProtocolVersion::MOH1,
-            provider: name.parse().unwrap(),
-            keys: home.keys.verification_keys(now_ms()),
-        };
-        Ok(answer(200, response.encode()))
+impl Mail {
+    /// What there is besides.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let news = self.0.iter().filter_map(|(client, all)| {
+            let old = before.0.get(client).map_or(0, Vec::len);
+            let new = &all[old..];
+            (!new.is_empty()).then(|| (client.clone(), new.to_vec()))
+        });
+        Self(news.collect())
     }
-}
 
-async fn node(
-    store: &Arc<Embedded>,
-    secret: &SecretKeys,
-    homes: &BTreeMap<&'static str, Arc<Home>>,
-    limits: Limits,
-) -> Node {
-    let node = Node::start(Parts {
-        name: "a.example".parse().unwrap(),
-        ds_domain: "a.example".to_owned(),
-        keys: Keys::new("a.example".parse().unwrap(), secret).unwrap(),
-        limits,
-        open_registration: true,
-        environment: Environment::system(),
-        store: store.clone(),
-        transport: Arc::new(Peers(homes.clone())),
-        observer: Arc::new(Unobserved),
-    });
-    node.await.unwrap()
+    /// These messages for each of these clients.
+    pub(crate) fn of<'a>(
+        clients: impl IntoIterator<Item = &'a Arc<Device>>,
+        messages: &[&[u8]],
+    ) -> Self {
+        let messages: Vec<_> = messages.iter().map(|message| message.to_vec()).collect();
+        let all = clients.into_iter();
+        Self(all.map(|d| (d.id.to_string(), messages.clone())).collect())
+    }
+
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        for (client, messages) in other.0 {
+            self.0.entry(client).or_default().extend(messages);
+        }
+        self
+    }
+
+    pub(crate) fn to(&self, device: &Device) -> &[Vec<u8>] {
+        self.0.get(device.id.as_str()).map_or(&[], Vec::as_slice)
+    }
 }
 
 impl Site {
@@ -99,24 +91,58 @@ impl Site {
 
     pub(crate) async fn with(limits: Limits, options: EmbeddedOptions) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::start();
+        let environment = Environment {
+            clock: clock.clone(),
+            ..Environment::system()
+        };
         let secret = secret_keys();
-        let path = folder.path().join("a.sqlite");
-        let store = Arc::new(Embedded::open(path, options).unwrap());
-        let mut homes: BTreeMap<_, _> = OTHERS.map(|name| (name, home_of(name))).into();
-        let node = node(&store, &secret, &homes, limits).await;
-        homes.insert("a.example", Arc::new(Home::of("a.example", &secret)));
+        let home = |name: &'static str, secret: &SecretKeys| {
+            let home = Home::of(name, secret, environment.clone());
+            (name, Arc::new(home))
+        };
+        let mut homes: BTreeMap<_, _> = OTHERS.map(|name| home(name, &secret_keys())).into();
+        let peers = Peers::of(&homes);
+        homes.extend([home("a.example", &secret)]);
+        let store = Arc::new(Embedded::open(folder.path().join("a.sqlite"), options).unwrap());
+        let parts = parts(&limits, &secret, &environment, &store, &peers);
         Self {
-            node,
+            node: Node::start(parts).await.unwrap(),
             store,
             homes,
+            peers,
+            clock,
+            limits,
             secret,
             folder,
+            devices: Mutex::default(),
         }
     }
 
     /// Another node of the same provider.
     pub(crate) async fn another_node(&self) -> Node {
-        node(&self.store, &self.secret, &self.homes, Limits::default()).await
+        let environment = &self.homes["a.example"].environment;
+        let (limits, secret) = (&self.limits, &self.secret);
+        let parts = parts(limits, secret, environment, &self.store, &self.peers);
+        Node::start(parts).await.unwrap()
+    }
+
+    /// Ends, and starts with what is durable.
+    pub(crate) async fn restart(&mut self) {
+        self.node.stop().await;
+        self.node = self.another_node().await;
+    }
+
+    /// The keys that it has after the next start.
+    pub(crate) fn set_secret_keys(&mut self, secret: SecretKeys) {
+        let environment = self.homes["a.example"].environment.clone();
+        let home = Home::of("a.example", &secret, environment);
+        self.homes.insert("a.example", Arc::new(home));
+        self.secret = secret;
+    }
+
+    pub(crate) fn secret_keys(&self) -> &SecretKeys {
+        &self.secret
     }
 
     pub(crate) async fn end(self) {
@@ -132,18 +158,21 @@ impl Site {
     pub(crate) fn device_with(&self, name: &str, suite: CipherSuite) -> Arc<Device> {
         let (client, provider) = name.split_once('@').unwrap();
         let id = format!("mimi://{provider}/d/{client}");
-        Arc::new(Device::with_suite(&id, &self.homes[provider], suite))
+        let device = Device::with_suite(&id, &self.homes[provider], suite);
+        let device = Arc::new(device);
+        self.devices.lock().unwrap().push(device.clone());
+        device
     }
 
-    /// Asks; the answer, or the code of the refusal.
-    pub(crate) async fn ask(&self, request: &DsRequest) -> Result<DsResponseBody, DsErrorCode> {
+    /// Asks; the answer, or the refusal.
+    pub(crate) async fn answer(&self, request: &DsRequest) -> Result<DsResponseBody, DsError> {
         let endpoint = request.body.endpoint();
         let answer = self.node.answer(endpoint, request.encode().into()).await;
         let response = DsResponse::decode(&answer.body).unwrap();
         match response.body {
             DsResponseBody::Error(error) => {
                 assert_eq!(Some(answer.status), error.code.http_status());
-                Err(error.code)
+                Err(error)
             }
             body => {
                 assert_eq!(answer.status, 200);
@@ -152,26 +181,22 @@ impl Site {
         }
     }
 
+    /// Asks; the answer, or the code of the refusal.
+    pub(crate) async fn ask(&self, request: &DsRequest) -> Result<DsResponseBody, DsErrorCode> {
+        self.answer(request).await.map_err(|error| error.code)
+    }
+
+    /// A request by the provider of a device, on its behalf.
+    pub(crate) fn on_behalf_of(&self, device: &Device, body: DsRequestBody) -> DsRequest {
+        device.home.request(&device.id, body)
+    }
+
     /// A name for a group of a device.
     pub(crate) async fn group_id(&self, device: &Device) -> (GroupId, ExternalSender) {
         let body = DsRequestBody::RequestGroupId(RequestGroupId {
             cipher_suite: device.suite,
         });
-        let auth = DsAuth::Provider {
-            on_behalf_of: device.id.clone(),
-            provider_auth: ProviderAuth::blank(),
-        };
-        let mut request = device.request(body, auth);
-        let environment = Environment::system();
-        let endpoint = Endpoint::GroupOperation;
-        let own = &self.homes["a.example"].keys;
-        own.sign_request(&environment, endpoint, &mut request, |r| {
-            match &mut r.auth {
-                DsAuth::Provider { provider_auth, .. } => Some(provider_auth),
-                _ => None,
-            }
-        });
-        match self.ask(&request).await.unwrap() {
+        match self.ask(&self.on_behalf_of(device, body)).await.unwrap() {
             DsResponseBody::GroupId {
                 group_id,
                 ds_sender,
@@ -210,49 +235,49 @@ impl Site {
         group_type: GroupType,
         rbac: Option<Rbac>,
     ) -> Member {
-        let founding = self.founding(device).await;
-        self.found(
-            device,
-            Founding {
-                group_type,
-                rbac,
-                ..founding
-            },
-        )
-        .await
+        let founding = Founding {
+            group_type,
+            rbac,
+            ..self.founding(device).await
+        };
+        self.found(device, founding).await
     }
 
-    /// Adds devices in one commit; they join.
+    /// Adds devices of users who have no leaf in one commit; they join.
     pub(crate) async fn add(
         &self,
         by: &mut Member,
         devices: &[&Arc<Device>],
     ) -> (Vec<Member>, Made) {
         let key_packages: Vec<KeyPackage> = devices.iter().map(|d| d.key_package()).collect();
-        let references: Vec<_> = devices
-            .iter()
-            .zip(&key_packages)
-            .map(|(device, key_package)| device.reference(key_package))
-            .collect();
-        let made = by.commit(Plan {
-            add: key_packages,
-            ..Plan::default()
-        });
+        let made = by.commit(Plan::add(key_packages.clone()));
         self.ask(&by.ask(made.as_add())).await.unwrap();
         by.accept();
-        let group_id = GroupId::new(by.group.group_id().as_slice()).unwrap();
         let mut members = Vec::new();
-        for (device, reference) in devices.iter().zip(references) {
-            let request = device.welcome_info(&group_id, by.epoch(), &reference);
-            let DsResponseBody::WelcomeInfo { ratchet_tree, .. } =
-                self.ask(&request).await.unwrap()
-            else {
-                panic!("not welcome_info");
-            };
-            let welcome = made.welcome.as_ref().unwrap();
-            members.push(device.join(welcome.as_slice(), ratchet_tree.as_slice()));
+        for (device, key_package) in devices.iter().zip(&key_packages) {
+            members.push(self.join(device, key_package, by, &made).await);
         }
         (members, made)
+    }
+
+    /// Joins by a commit that was accepted, with the tree that the provider has.
+    pub(crate) async fn join(
+        &self,
+        device: &Arc<Device>,
+        key_package: &KeyPackage,
+        by: &Member,
+        made: &Made,
+    ) -> Member {
+        let reference = device.reference(key_package);
+        let request = device.welcome_info(&by.group_id(), by.epoch(), &reference);
+        let DsResponseBody::WelcomeInfo { ratchet_tree, .. } = self.ask(&request).await.unwrap()
+        else {
+            panic!("not welcome_info");
+        };
+        let welcome = made.welcome.as_ref().unwrap();
+        let mut member = device.join(welcome.as_slice(), ratchet_tree.as_slice());
+        member.heard = self.mail().await.to(device).len();
+        member
     }
 
     /// An update of a member, which the others hear of.
@@ -265,34 +290,94 @@ impl Site {
         }
     }
 
-    /// What is durable of a group, of these clients' queues, and on its way to other providers.
-    pub(crate) async fn state(&self, group: &[u8], clients: &[&ClientId]) -> State {
-        let group_id = GroupId::new(group).unwrap();
-        let mut outbox = Vec::new();
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("a.sqlite")
+    }
+
+    /// Everything that is durable.
+    pub(crate) fn state(&self) -> State {
+        State::read(&self.path())
+    }
+
+    /// What every client has got so far.
+    pub(crate) async fn mail(&self) -> Mail {
+        let mut mail = Mail::default();
+        let devices = self.devices.lock().unwrap().clone();
+        let ids: std::collections::BTreeSet<_> = devices.iter().map(|d| d.id.clone()).collect();
+        for id in ids {
+            let rows = self.store.queue(&id, 0, 100_000, 1 << 30).await.unwrap();
+            let payloads = rows
+                .into_iter()
+                .filter_map(|row| peers::message(&QueuePayload::decode(&row.payload).unwrap()));
+            let taken = self.peers.taken_for(&id).into_iter();
+            let all = mail.0.entry(id.to_string()).or_default();
+            all.extend(payloads.chain(taken));
+        }
         for other in OTHERS {
-            let destination = other.parse().unwrap();
-            outbox.push(
-                self.store
-                    .outbox(&destination, 1000, 1 << 30)
-                    .await
-                    .unwrap(),
-            );
+            self.waiting_for(&other.parse().unwrap(), &mut mail).await;
         }
-        let mut queues = Vec::new();
-        for client in clients {
-            queues.push(self.store.queue(client, 0, 1000, 1 << 30).await.unwrap());
+        mail
+    }
+
+    async fn waiting_for(&self, provider: &ProviderName, mail: &mut Mail) {
+        let rows = self.store.outbox(provider, 100_000, 1 << 30).await.unwrap();
+        for row in rows {
+            let digest = &row.delivery.digest;
+            let recipients = self.store.outbox_audience(digest).await.unwrap().unwrap();
+            let recipients = Recipients::decode(&recipients).unwrap();
+            let payload = QueuePayload::decode(&row.delivery.payload).unwrap();
+            let clients = recipients.iter().map(|sealed| {
+                let client: Option<ClientId> =
+                    self.homes[provider.as_str()].keys.open_queue(sealed);
+                client.unwrap().to_string()
+            });
+            for (position, client) in (0..).zip(clients) {
+                if row.delivery.except != Some(position) {
+                    mail.0
+                        .entry(client)
+                        .or_default()
+                        .extend(peers::message(&payload));
+                }
+            }
         }
-        State {
-            group: self.store.group(&group_id).await.unwrap(),
-            outbox,
-            queues,
+    }
+
+    /// Waits until mail has come that will do.
+    pub(crate) async fn mail_when(&self, will_do: impl Fn(&Mail) -> bool) -> Mail {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let mail = self.mail().await;
+            if will_do(&mail) {
+                return mail;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "no such mail");
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     /// The group as it is stored.
     pub(crate) async fn stored(&self, member: &Member) -> Group {
-        let group_id = GroupId::new(member.group.group_id().as_slice()).unwrap();
-        let stored = self.store.group(&group_id).await.unwrap().unwrap();
+        let stored = self.store.group(&member.group_id()).await.unwrap().unwrap();
         Group::restore(&stored).unwrap()
+    }
+}
+
+fn parts(
+    limits: &Limits,
+    secret: &SecretKeys,
+    environment: &Environment,
+    store: &Arc<Embedded>,
+    peers: &Arc<Peers>,
+) -> Parts {
+    Parts {
+        name: "a.example".parse().unwrap(),
+        ds_domain: "a.example".to_owned(),
+        keys: Keys::new("a.example".parse().unwrap(), secret).unwrap(),
+        limits: limits.clone(),
+        open_registration: true,
+        environment: environment.clone(),
+        store: store.clone(),
+        transport: peers.clone(),
+        observer: Arc::new(Unobserved),
     }
 }

@@ -2,153 +2,203 @@
 
 use std::sync::Arc;
 
-use moh_messages::{
-    DsAuth, DsErrorCode, DsRequest, DsResponseBody, Endpoint, GroupId, KeyPackageRef, Message,
-    Signature,
-};
+use moh_messages::{DsErrorCode, DsRequest, DsResponseBody, GroupId, KeyPackageRef};
 
-use crate::device::{Device, Member, Plan};
-use crate::site::Site;
+use crate::clock::{DAY_MS, HOUR_MS};
+use crate::device::Device;
+use crate::made::Made;
+use crate::member::{Member, Plan};
+use crate::scene::{ALICE, ALL, Scene};
 
-/// Bob was added in epoch 1, and has not asked for the tree.
-struct Scene {
-    site: Site,
-    alice: Member,
-    bob: Arc<Device>,
-    group_id: GroupId,
+const DAVE: &str = "dave/phone@c.example";
+const UNKNOWN: DsErrorCode = DsErrorCode::UNKNOWN_GROUP;
+const NOT_KEPT: DsErrorCode = DsErrorCode::EPOCH_NOT_KEPT;
+
+/// Dave was added in epoch 2, and has not asked for the tree.
+struct Added {
+    scene: Scene,
+    dave: Arc<Device>,
     reference: KeyPackageRef,
-    welcome: Vec<u8>,
+    made: Made,
     tree: Vec<u8>,
 }
 
-impl Scene {
+impl Added {
     async fn set() -> Self {
-        let site = Site::start().await;
-        let alice = site.device("alice/phone@a.example");
-        let mut alice = site.group_of(&alice).await;
-        let bob = site.device("bob/phone@b.example");
-        let key_package = bob.key_package();
-        let reference = bob.reference(&key_package);
-        let made = alice.commit(Plan {
-            add: vec![key_package],
-            ..Plan::default()
-        });
-        site.ask(&alice.ask(made.as_add())).await.unwrap();
-        alice.accept();
+        let mut scene = Scene::of_these(&ALL[..3]).await;
+        let dave = scene.site.device(DAVE);
+        let key_package = dave.key_package();
+        let reference = dave.reference(&key_package);
+        let plan = Plan::add(vec![key_package]);
+        let made = scene.commits(ALICE, plan, Made::as_add).await;
+        let tree = scene.members[ALICE].tree();
         Self {
-            group_id: GroupId::new(alice.group.group_id().as_slice()).unwrap(),
-            welcome: made.welcome.unwrap().into_vec(),
-            tree: alice.tree(),
-            site,
-            alice,
-            bob,
+            scene,
+            dave,
             reference,
+            made,
+            tree,
         }
     }
 
     fn request(&self) -> DsRequest {
-        self.bob.welcome_info(&self.group_id, 1, &self.reference)
+        let group_id = self.scene.group_id();
+        self.dave.welcome_info(&group_id, 2, &self.reference)
     }
 
-    async fn tree(&self) -> Vec<u8> {
-        match self.site.ask(&self.request()).await.unwrap() {
+    /// The tree of epoch 2.
+    async fn fetch(&self) -> Vec<u8> {
+        match self.scene.site.ask(&self.request()).await.unwrap() {
             DsResponseBody::WelcomeInfo {
                 ratchet_tree,
                 provider_keys,
             } => {
                 let names: Vec<_> = provider_keys.iter().map(|k| k.provider.as_str()).collect();
-                assert!(names.contains(&"a.example") && names.contains(&"b.example"));
+                assert_eq!(names, ["a.example", "b.example", "c.example"]);
                 ratchet_tree.into_vec()
             }
             other => panic!("{other:?}"),
         }
     }
 
-    async fn refuses(&self, what: &str, code: DsErrorCode, request: &DsRequest) {
-        assert_eq!(self.site.ask(request).await, Err(code), "{what}");
+    async fn refused(&self, what: &str, code: DsErrorCode) {
+        self.scene
+            .refuses_request(what, code, &self.request())
+            .await;
+    }
+
+    fn join(&self, tree: &[u8]) -> Member {
+        let welcome = self.made.welcome.as_ref().unwrap();
+        self.dave.join(welcome.as_slice(), tree)
     }
 }
 
 #[tokio::test]
 async fn the_tree_of_a_past_epoch_is_the_right_one() {
-    let mut scene = Scene::set().await;
-    assert_eq!(scene.tree().await, scene.tree);
+    let mut added = Added::set().await;
+    assert_eq!(added.fetch().await, added.tree);
     let mut heard = Vec::new();
     for _ in 0..7 {
-        let made = scene.alice.commit(Plan::default());
-        let request = scene.alice.ask(made.as_update());
-        scene.site.ask(&request).await.unwrap();
-        scene.alice.accept();
-        heard.push(made.commit);
-        assert_eq!(scene.tree().await, scene.tree);
+        heard.push(added.scene.updates(ALICE).await.commit);
+        assert_eq!(added.fetch().await, added.tree);
     }
-    // It is what Bob joins by, and what he has heard since leads to the same tree.
-    let mut bob = scene.bob.join(&scene.welcome, &scene.tree().await);
+    // It is what Dave joins by, and what he has heard since leads to the same tree.
+    let mut dave = added.join(&added.fetch().await);
     for commit in heard {
-        bob.hear(&commit);
+        dave.hear(&commit);
     }
-    assert_eq!((bob.epoch(), bob.tree()), (8, scene.alice.tree()));
-    let Scene { site, alice, .. } = &mut scene;
-    site.update(&mut bob, &mut [alice]).await;
-    // Who has committed has joined.
-    let request = scene.request();
-    let code = DsErrorCode::UNKNOWN_GROUP;
-    scene.refuses("after a commit", code, &request).await;
-    scene.site.end().await;
+    assert_eq!(dave.tree(), added.scene.members[ALICE].tree());
+    assert_eq!(dave.epoch(), 9);
+    added.scene.site.end().await;
 }
 
 #[tokio::test]
-async fn who_asks_for_what() {
-    let scene = Scene::set().await;
-    let (bob, group_id) = (&scene.bob, &scene.group_id);
-    let stranger = DsErrorCode::UNKNOWN_GROUP;
-    for epoch in [0, 2, u64::MAX] {
-        let request = bob.welcome_info(group_id, epoch, &scene.reference);
-        scene.refuses("another epoch", stranger, &request).await;
+async fn the_key_package_was_added_in_that_epoch() {
+    let added = Added::set().await;
+    let (dave, group_id) = (&added.dave, added.scene.group_id());
+    let reference = &added.reference;
+    for epoch in [0, 1, 3, u64::MAX] {
+        let request = dave.welcome_info(&group_id, epoch, reference);
+        let refused = added
+            .scene
+            .refuses_request("another epoch", UNKNOWN, &request);
+        refused.await;
     }
-    let other = bob.reference(&bob.key_package());
-    let request = bob.welcome_info(group_id, 1, &other);
-    scene
-        .refuses("another KeyPackage", stranger, &request)
-        .await;
-    let impostor = scene.site.device("bob/phone@b.example");
-    let request = impostor.welcome_info(group_id, 1, &scene.reference);
-    scene.refuses("another key", stranger, &request).await;
-    let request = bob.welcome_info(&GroupId::new([1; 32]).unwrap(), 1, &scene.reference);
-    scene.refuses("no such group", stranger, &request).await;
-
-    let unauthenticated = DsErrorCode::UNAUTHENTICATED;
-    let mut request = scene.request();
-    request.sender = "a.example".parse().unwrap();
-    let request = bob.sign(request);
-    scene
-        .refuses("another sender", unauthenticated, &request)
-        .await;
-    let body = scene.request().body;
-    let request = bob.request(body.clone(), DsAuth::Anonymous);
-    scene.refuses("nobody", unauthenticated, &request).await;
-    let leaf = DsAuth::Leaf {
-        leaf_index: 1,
-        signature: Signature::empty(),
-    };
-    let request = bob.sign(bob.request(body, leaf));
-    scene.refuses("a leaf", unauthenticated, &request).await;
-
-    let request = scene.request().encode();
-    for endpoint in [
-        Endpoint::GroupOperation,
-        Endpoint::ExternalCommitInformation,
+    let other = dave.reference(&dave.key_package());
+    let nowhere = GroupId::new([1; 32]).unwrap();
+    for (what, request) in [
+        (
+            "another KeyPackage",
+            dave.welcome_info(&group_id, 2, &other),
+        ),
+        ("no such group", dave.welcome_info(&nowhere, 2, reference)),
     ] {
-        let answer = scene
-            .site
-            .node
-            .answer(endpoint, request.clone().into())
-            .await;
-        assert_eq!(
-            (answer.status, answer.result.as_str()),
-            (400, "wrong_endpoint")
-        );
+        added.scene.refuses_request(what, UNKNOWN, &request).await;
     }
-    assert_eq!(scene.tree().await, scene.tree);
-    scene.site.end().await;
+    assert_eq!(added.fetch().await, added.tree);
+    added.scene.site.end().await;
+}
+
+#[tokio::test]
+async fn who_holds_the_key_of_the_key_package() {
+    let added = Added::set().await;
+    let impostor = added.scene.site.device(DAVE);
+    let group_id = added.scene.group_id();
+    for (what, device) in [
+        ("another key", &impostor),
+        ("a member", added.scene.device(ALICE)),
+    ] {
+        let request = device.welcome_info(&group_id, 2, &added.reference);
+        added.scene.refuses_request(what, UNKNOWN, &request).await;
+    }
+    assert_eq!(added.fetch().await, added.tree);
+    added.scene.site.end().await;
+}
+
+#[tokio::test]
+async fn who_has_acted_with_the_leaf_has_joined() {
+    let mut added = Added::set().await;
+    let dave = added.join(&added.fetch().await);
+    added.scene.members.push(dave);
+    added.scene.updates(3).await;
+    added.refused("after a commit", UNKNOWN).await;
+    added.scene.goes_on().await;
+}
+
+#[tokio::test]
+async fn a_message_is_an_act_too() {
+    let mut added = Added::set().await;
+    let mut dave = added.join(&added.fetch().await);
+    let body = dave.message("hello");
+    let request = dave.ask(body);
+    added.scene.accepts("a message", 2, &request).await;
+    added.refused("after a message", UNKNOWN).await;
+    added.scene.site.end().await;
+}
+
+#[tokio::test]
+async fn kept_for_a_day_after_it_was_fetched() {
+    let mut added = Added::set().await;
+    let clock = added.scene.site.clock.clone();
+    added.scene.updates(ALICE).await;
+    // It waits for as long as the KeyPackage lives.
+    clock.pass(20 * DAY_MS);
+    assert_eq!(added.fetch().await, added.tree);
+    clock.pass(23 * HOUR_MS);
+    assert_eq!(added.fetch().await, added.tree);
+    // The first fetch counts, also when the provider has ended since.
+    added.scene.site.restart().await;
+    clock.pass(HOUR_MS - 1);
+    assert_eq!(added.fetch().await, added.tree);
+    clock.pass(1);
+    added.refused("a day after the first fetch", NOT_KEPT).await;
+    added.scene.goes_on_with(4).await;
+}
+
+#[tokio::test]
+async fn kept_until_the_key_package_has_expired() {
+    let mut added = Added::set().await;
+    let clock = added.scene.site.clock.clone();
+    clock.pass(29 * DAY_MS);
+    added.scene.updates(ALICE).await;
+    clock.pass(DAY_MS + 1000);
+    added.refused("after its end", NOT_KEPT).await;
+    added.scene.updates(ALICE).await;
+    added.refused("an epoch after its end", NOT_KEPT).await;
+    added.scene.goes_on_with(4).await;
+}
+
+#[tokio::test]
+async fn who_comes_too_late_and_is_not_the_one_gets_what_strangers_get() {
+    let added = Added::set().await;
+    added.scene.site.clock.pass(31 * DAY_MS);
+    let group_id = added.scene.group_id();
+    let impostor = added.scene.site.device(DAVE);
+    let request = impostor.welcome_info(&group_id, 2, &added.reference);
+    added
+        .scene
+        .refuses_request("another key", UNKNOWN, &request)
+        .await;
+    added.refused("the one", NOT_KEPT).await;
+    added.scene.site.end().await;
 }
