@@ -35,7 +35,8 @@ pub(crate) async fn run(
     endpoint: Endpoint,
     claimed: Claimed<DsRequest>,
 ) -> Result<DsResponseBody, Refusal> {
-    let body = &claimed.request.body;
+    use DsRequestBody as B;
+    let (claimed, body) = (&claimed, &claimed.request.body);
     if body.endpoint() != endpoint {
         return Err(Refusal::WrongEndpoint(body.endpoint().path()));
     }
@@ -44,23 +45,25 @@ pub(crate) async fn run(
             "group_state_key is empty in version 1".to_owned(),
         ));
     }
+    let commit = |rules, body| group_commit::run(node, claimed, rules, body);
+    let adding = |rules, body| group_commit::run_with_welcomes(node, claimed, rules, body);
     match body {
-        DsRequestBody::RequestGroupId(_) => request_group_id::run(node, claimed).await,
-        DsRequestBody::CreateGroup(_) => create_group::run(node, claimed).await,
-        DsRequestBody::DeleteGroup(_) => delete_group::run(node, claimed).await,
-        DsRequestBody::AddUsers(_) => add_users::run(node, claimed).await,
-        DsRequestBody::RemoveUsers(_) => remove_users::run(node, claimed).await,
-        DsRequestBody::AddClients(_) => add_clients::run(node, claimed).await,
-        DsRequestBody::RemoveClients(_) => remove_clients::run(node, claimed).await,
-        DsRequestBody::SelfRemoveClient(_) => self_remove_client::run(node, claimed).await,
-        DsRequestBody::UpdateClient(_) => update_client::run(node, claimed).await,
-        DsRequestBody::ExternalJoin(_) => external_join::run(node, claimed).await,
-        DsRequestBody::SendMessage(_) => send_message::run(node, claimed).await,
-        DsRequestBody::ReInitializeGroup(_) => re_initialize_group::run(node, claimed).await,
-        DsRequestBody::WelcomeInfo(_) => welcome_info::run(node, claimed).await,
-        DsRequestBody::ExternalCommitInfo(_) => external_commit_info::run(node, claimed).await,
-        DsRequestBody::SetRoles(_) => set_roles::run(node, claimed).await,
-        DsRequestBody::ClientDeleted => client_deleted::run(node, claimed).await,
+        B::RequestGroupId(body) => request_group_id::run(node, claimed, body).await,
+        B::CreateGroup(body) => create_group::run(node, claimed, body).await,
+        B::DeleteGroup(body) => commit(&delete_group::RULES, body).await,
+        B::AddUsers(body) => adding(&add_users::RULES, body).await,
+        B::RemoveUsers(body) => commit(&remove_users::RULES, body).await,
+        B::AddClients(body) => adding(&add_clients::RULES, body).await,
+        B::RemoveClients(body) => commit(&remove_clients::RULES, body).await,
+        B::SelfRemoveClient(body) => self_remove_client::run(node, claimed, body).await,
+        B::UpdateClient(body) => commit(&update_client::RULES, body).await,
+        B::ExternalJoin(body) => commit(&external_join::RULES, body).await,
+        B::SendMessage(body) => send_message::run(node, claimed, body).await,
+        B::ReInitializeGroup(body) => commit(&re_initialize_group::RULES, body).await,
+        B::WelcomeInfo(body) => welcome_info::run(node, claimed, body).await,
+        B::ExternalCommitInfo(body) => external_commit_info::run(node, claimed, body).await,
+        B::SetRoles(body) => commit(&set_roles::RULES, body).await,
+        B::ClientDeleted => client_deleted::run(node, claimed).await,
     }
 }
 

@@ -10,10 +10,10 @@ use crate::node::Node;
 
 pub(super) async fn run(
     node: &Node,
-    claimed: Claimed<DsRequest>,
+    claimed: &Claimed<DsRequest>,
 ) -> Result<DsResponseBody, Refusal> {
     let endpoint = Endpoint::GroupOperation;
-    let on_behalf = node.authenticate_on_behalf(endpoint, &claimed).await?;
+    let on_behalf = node.authenticate_on_behalf(endpoint, claimed).await?;
     let now = node.now_ms();
     let wanted = Write::WantRemoval {
         client_id: on_behalf.client().clone(),

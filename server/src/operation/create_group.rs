@@ -1,6 +1,6 @@
 //! `create_group`: a new group with one member.
 
-use moh_messages::{CreateGroup, DsRequest, DsRequestBody, DsResponseBody};
+use moh_messages::{CreateGroup, DsRequest, DsResponseBody};
 
 use super::submission::Submission;
 use crate::authenticate::Claimed;
@@ -13,14 +13,12 @@ use crate::store::CommitError;
 
 pub(super) async fn run(
     node: &Node,
-    claimed: Claimed<DsRequest>,
+    claimed: &Claimed<DsRequest>,
+    body: &CreateGroup,
 ) -> Result<DsResponseBody, Refusal> {
-    let DsRequestBody::CreateGroup(body) = &claimed.request.body else {
-        return Err(Refusal::not_built(claimed.request.body.name()));
-    };
     let info = body.group_info.as_slice();
     let group_id = || Ok(body.group_id.clone());
-    let submission = Submission::by_member(node, &claimed, info, group_id)?;
+    let submission = Submission::by_member(node, claimed, info, group_id)?;
     if let Some(answer) = submission.first_answer().await? {
         return Ok(answer);
     }

@@ -1,6 +1,6 @@
 //! `external_commit_info`: what a client needs to join without a Welcome.
 
-use moh_messages::{DsAuth, DsRequest, DsRequestBody, DsResponseBody, Endpoint};
+use moh_messages::{DsAuth, DsRequest, DsResponseBody, Endpoint, ExternalCommitInfo};
 
 use super::{ratchet_tree, read_group};
 use crate::authenticate::Claimed;
@@ -9,16 +9,14 @@ use crate::node::Node;
 
 pub(super) async fn run(
     node: &Node,
-    claimed: Claimed<DsRequest>,
+    claimed: &Claimed<DsRequest>,
+    body: &ExternalCommitInfo,
 ) -> Result<DsResponseBody, Refusal> {
-    let DsRequestBody::ExternalCommitInfo(body) = &claimed.request.body else {
-        return Err(Refusal::not_built(claimed.request.body.name()));
-    };
     let on_behalf = match &claimed.request.auth {
         DsAuth::Leaf { .. } => None,
         _ => {
             let endpoint = Endpoint::ExternalCommitInformation;
-            Some(node.authenticate_on_behalf(endpoint, &claimed).await?)
+            Some(node.authenticate_on_behalf(endpoint, claimed).await?)
         }
     };
     let group = read_group(node, &body.group_id, |group| {
@@ -31,7 +29,7 @@ pub(super) async fn run(
                 },
                 None,
             ) => {
-                let Claimed { request, signed } = &claimed;
+                let Claimed { request, signed } = claimed;
                 let sender = group.authenticate_leaf(request, signed, *leaf_index, signature);
                 sender.map(|_| ())
             }

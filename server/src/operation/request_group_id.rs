@@ -1,6 +1,6 @@
 //! `request_group_id`: a name for a group that is to be created.
 
-use moh_messages::{DsRequest, DsRequestBody, DsResponseBody, Endpoint};
+use moh_messages::{DsRequest, DsResponseBody, Endpoint, RequestGroupId};
 
 use crate::authenticate::Claimed;
 use crate::error::Refusal;
@@ -8,13 +8,11 @@ use crate::node::Node;
 
 pub(super) async fn run(
     node: &Node,
-    claimed: Claimed<DsRequest>,
+    claimed: &Claimed<DsRequest>,
+    body: &RequestGroupId,
 ) -> Result<DsResponseBody, Refusal> {
-    let DsRequestBody::RequestGroupId(body) = &claimed.request.body else {
-        return Err(Refusal::not_built(claimed.request.body.name()));
-    };
     let endpoint = Endpoint::GroupOperation;
-    let on_behalf = node.authenticate_on_behalf(endpoint, &claimed).await?;
+    let on_behalf = node.authenticate_on_behalf(endpoint, claimed).await?;
     if on_behalf.client().provider() != *node.name() {
         return Err(Refusal::Unauthenticated(
             "this provider owns groups of its own clients",

@@ -1,6 +1,6 @@
 //! `self_remove_client`: the proposal of a member to be removed, which stays pending.
 
-use moh_messages::{DsRequest, DsRequestBody, DsResponseBody};
+use moh_messages::{DsRequest, DsResponseBody, SelfRemoveClient};
 
 use super::submission::Submission;
 use crate::authenticate::Claimed;
@@ -11,14 +11,12 @@ use crate::node::Node;
 
 pub(super) async fn run(
     node: &Node,
-    claimed: Claimed<DsRequest>,
+    claimed: &Claimed<DsRequest>,
+    body: &SelfRemoveClient,
 ) -> Result<DsResponseBody, Refusal> {
-    let DsRequestBody::SelfRemoveClient(body) = &claimed.request.body else {
-        return Err(Refusal::not_built(claimed.request.body.name()));
-    };
     let bytes = body.proposal.as_slice();
     let group_id = || Ok(read_handshake(bytes)?.group_id);
-    let submission = Submission::by_member(node, &claimed, bytes, group_id)?;
+    let submission = Submission::by_member(node, claimed, bytes, group_id)?;
     let changed = node.change_group(
         &submission.group_id,
         |group, _| {
@@ -30,11 +28,5 @@ pub(super) async fn run(
             vec![submission.answered(changed.epoch, changed.accepted_at, Whose::Key(key))]
         },
     );
-    match changed.await {
-        Ok(changed) => Ok(DsResponseBody::Ok {
-            epoch: changed.epoch,
-            accepted_at: changed.accepted_at,
-        }),
-        Err(refusal) => submission.first_answer_or(refusal).await,
-    }
+    submission.answer(changed.await).await
 }

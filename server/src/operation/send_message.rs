@@ -1,7 +1,7 @@
 //! `send_message`: an application message. It needs no tree: the epoch, the sender's leaf key
 //! and the audiences.
 
-use moh_messages::{DsRequest, DsRequestBody, DsResponseBody, MlsBytes, QueuePayload};
+use moh_messages::{DsRequest, DsResponseBody, MlsBytes, QueuePayload, SendMessage};
 
 use super::read_group;
 use super::submission::Submission;
@@ -15,13 +15,11 @@ use crate::store::CommitError;
 
 pub(super) async fn run(
     node: &Node,
-    claimed: Claimed<DsRequest>,
+    claimed: &Claimed<DsRequest>,
+    body: &SendMessage,
 ) -> Result<DsResponseBody, Refusal> {
-    let DsRequestBody::SendMessage(body) = &claimed.request.body else {
-        return Err(Refusal::not_built(claimed.request.body.name()));
-    };
     let bytes = body.message.as_slice();
-    let submission = Submission::by_member(node, &claimed, bytes, || {
+    let submission = Submission::by_member(node, claimed, bytes, || {
         Ok(read_application(bytes)?.group_id)
     })?;
     let application = read_application(bytes)?;

@@ -1,40 +1,20 @@
 //! `set_roles`: a commit that names other admins, or the owner by its current key.
 
-use moh_messages::{
-    DsRequest, DsRequestBody, DsResponseBody, Extension, List, Message, Rbac, extension_type,
-};
+use moh_messages::{Extension, List, Message, Rbac, extension_type};
 
-use super::group_commit::{self, Commit};
 use super::violation;
-use crate::authenticate::Claimed;
 use crate::error::Refusal;
 use crate::group::{CommitRules, Committer, Proposed, Roles};
-use crate::node::Node;
 
 /// RFC 9420 section 17.3.
 const EXTERNAL_SENDERS: u16 = 0x0005;
 
-const RULES: CommitRules = CommitRules {
+pub(super) const RULES: CommitRules = CommitRules {
     by: Committer::Member,
     roles: Roles::AdminsIfAny,
     ends_group: false,
     check,
 };
-
-pub(super) async fn run(
-    node: &Node,
-    claimed: Claimed<DsRequest>,
-) -> Result<DsResponseBody, Refusal> {
-    let DsRequestBody::SetRoles(body) = &claimed.request.body else {
-        return Err(Refusal::not_built(claimed.request.body.name()));
-    };
-    let commit = Commit {
-        rules: &RULES,
-        update: &body.group_update,
-        welcomes: &[],
-    };
-    group_commit::run(node, &claimed, commit).await
-}
 
 fn check(commit: &Proposed<'_>) -> Result<(), Refusal> {
     let Some(after) = commit.only_context_extensions() else {

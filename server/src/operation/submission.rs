@@ -12,6 +12,7 @@ use crate::crypto::{self, sha256};
 use crate::error::Refusal;
 use crate::group::{Group, Sender};
 use crate::node::Node;
+use crate::owner::Changed;
 
 /// A message in a request.
 pub(super) struct Submission<'a> {
@@ -142,6 +143,20 @@ impl<'a> Submission<'a> {
                 on_behalf.client().provider() == *name
             }
             (By::Leaf(..), Whose::Provider(_)) | (By::Provider(_), Whose::Key(_)) => false,
+        }
+    }
+
+    /// The answer, when the group was to be changed.
+    ///
+    /// # Errors
+    /// The refusal, unless there is a first answer.
+    pub(super) async fn answer(
+        &self,
+        changed: Result<Changed, Refusal>,
+    ) -> Result<DsResponseBody, Refusal> {
+        match changed {
+            Ok(Changed { epoch, accepted_at }) => Ok(DsResponseBody::Ok { epoch, accepted_at }),
+            Err(refusal) => self.first_answer_or(refusal).await,
         }
     }
 

@@ -1,6 +1,6 @@
 //! `welcome_info`: the tree of the epoch that a Welcome leads to.
 
-use moh_messages::{DsAuth, DsRequest, DsRequestBody, DsResponseBody, GroupId};
+use moh_messages::{DsAuth, DsRequest, DsResponseBody, GroupId, WelcomeInfo};
 
 use super::{ratchet_tree, read_group};
 use crate::authenticate::Claimed;
@@ -11,16 +11,14 @@ use crate::store::StoreError;
 
 pub(super) async fn run(
     node: &Node,
-    claimed: Claimed<DsRequest>,
+    claimed: &Claimed<DsRequest>,
+    body: &WelcomeInfo,
 ) -> Result<DsResponseBody, Refusal> {
-    let Claimed { request, signed } = &claimed;
-    let (
-        DsRequestBody::WelcomeInfo(body),
-        DsAuth::KeyPackage {
-            key_package_ref,
-            signature,
-        },
-    ) = (&request.body, &request.auth)
+    let Claimed { request, signed } = claimed;
+    let DsAuth::KeyPackage {
+        key_package_ref,
+        signature,
+    } = &request.auth
     else {
         return Err(Refusal::Unauthenticated(
             "whoever was added signs this request",
