@@ -19,6 +19,7 @@ use crate::identity::{Attestation, QueueConfig};
 use crate::key_packages::KeyPackageBytes;
 use crate::keys::{DsProtocolVersion, Nonce, PublicKey, Signature, SignatureScheme, SignedLast};
 use crate::names::{ClientId, ProviderName, UserId};
+use crate::response::MAX_ANSWER_BYTES;
 
 /// The path of requests.
 pub const PATH: &str = "/client";
@@ -315,7 +316,7 @@ pub enum ClientResponseBody {
         /// The status of its answer.
         http_status: u16,
         /// The body of its answer.
-        response: Opaque<{ 32 << 20 }>,
+        response: Opaque<MAX_ANSWER_BYTES>,
     },
 }
 

@@ -56,9 +56,11 @@ pub use names::{ClientId, InvalidName, MAX_IDENTIFIER_BYTES, ProviderName, UserI
 pub use request::{
     AddMembers, ApplicationBytes, CreateGroup, DsAuth, DsRequest, DsRequestBody, Extension,
     ExternalCommitInfo, GroupId, GroupType, GroupUpdate, HandshakeBytes, KeyPackageRef,
-    MAX_APPLICATION_BYTES, MAX_HANDSHAKE_BYTES, MAX_WELCOME_BYTES, MlsBytes, MlsGroupUpdate,
-    PartialGroupInfo, RequestGroupId, SelfRemoveClient, SendMessage, TreeBytes, WelcomeInfo,
+    MAX_APPLICATION_BYTES, MAX_HANDSHAKE_BYTES, MAX_TREE_BYTES, MAX_WELCOME_BYTES, MlsBytes,
+    MlsGroupUpdate, PartialGroupInfo, RequestGroupId, SelfRemoveClient, SendMessage, TreeBytes,
+    WelcomeInfo,
 };
 pub use response::{
-    BasicCredential, DsError, DsErrorCode, DsResponse, DsResponseBody, ExternalSender, ProviderKeys,
+    BasicCredential, DsError, DsErrorCode, DsResponse, DsResponseBody, ExternalSender,
+    MAX_ANSWER_BYTES, ProviderKeys,
 };

@@ -12,6 +12,9 @@ pub const MAX_HANDSHAKE_BYTES: usize = 2 << 20;
 pub const MAX_APPLICATION_BYTES: usize = 256 << 10;
 /// The longest Welcome, in bytes (section 11).
 pub const MAX_WELCOME_BYTES: usize = 4 << 20;
+/// The longest tree that has a type, in bytes: enough for 100,000 members. What a provider hands
+/// out is its own setting (section 11).
+pub const MAX_TREE_BYTES: usize = 128 << 20;
 
 /// `opaque MLSBytes<V>` with a handshake message: one serialized MLSMessage.
 pub type HandshakeBytes = Opaque<MAX_HANDSHAKE_BYTES>;
@@ -19,8 +22,8 @@ pub type HandshakeBytes = Opaque<MAX_HANDSHAKE_BYTES>;
 pub type ApplicationBytes = Opaque<MAX_APPLICATION_BYTES>;
 /// `opaque MLSBytes<V>` with a Welcome, or with any message on its way to a queue.
 pub type MlsBytes = Opaque<MAX_WELCOME_BYTES>;
-/// `opaque TreeBytes<V>`: the content of a `ratchet_tree` extension, at most 16 MiB.
-pub type TreeBytes = Opaque<{ 16 << 20 }>;
+/// `opaque TreeBytes<V>`: the content of a `ratchet_tree` extension.
+pub type TreeBytes = Opaque<MAX_TREE_BYTES>;
 /// The name of a group, as its owner gave it out.
 pub type GroupId = Opaque<{ crate::names::MAX_IDENTIFIER_BYTES }>;
 /// A KeyPackageRef (RFC 9420 section 5.2).

@@ -5,9 +5,12 @@ use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 use crate::codec::{List, Message, Opaque};
 use crate::keys::{DsProtocolVersion, PublicKey, VerificationKeys};
 use crate::names::ProviderName;
-use crate::request::{GroupId, HandshakeBytes, TreeBytes};
+use crate::request::{GroupId, HandshakeBytes, MAX_TREE_BYTES, TreeBytes};
 
 /// RFC 9420 section 5.3, of the only type that the profile takes:
+/// The longest answer of a provider, in bytes: a tree, and what is around it.
+pub const MAX_ANSWER_BYTES: usize = MAX_TREE_BYTES + (16 << 20);
+
 /// ```text
 /// struct {
 ///   CredentialType credential_type;   // basic(1)

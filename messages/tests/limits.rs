@@ -30,7 +30,7 @@ fn mls_messages_and_trees() {
     check::<ApplicationBytes>("an application message", 256 * KI);
     check::<HandshakeBytes>("a handshake message", 2 * MI);
     check::<MlsBytes>("a Welcome", 4 * MI);
-    check::<TreeBytes>("a tree", 16 * MI);
+    check::<TreeBytes>("a tree", 128 * MI);
     check::<KeyPackageBytes>("a KeyPackage", 16 * KI);
 }
 

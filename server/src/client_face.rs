@@ -120,8 +120,8 @@ impl Node {
             })?;
             (answer.status, body.to_vec())
         };
-        let response = Opaque::new(response)
-            .map_err(|_| Refusal::LimitExceeded("the answer has more than 32 MiB"))?;
+        let response =
+            Opaque::new(response).map_err(|_| Refusal::LimitExceeded("the answer is too large"))?;
         Ok(ClientResponseBody::Forwarded {
             http_status,
             response,

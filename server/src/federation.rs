@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use moh_messages::{
-    CONTENT_TYPE, DsProtocolVersion, Endpoint, KeyId, Message, ProviderName, VerificationKey,
-    VerificationKeyRequest, VerificationKeyResponse, WELL_KNOWN_PATH,
+    CONTENT_TYPE, DsProtocolVersion, Endpoint, KeyId, MAX_TREE_BYTES, Message, ProviderName,
+    VerificationKey, VerificationKeyRequest, VerificationKeyResponse, WELL_KNOWN_PATH,
 };
 
 use crate::clock::{DAY_MS, Environment, SECOND_MS};
@@ -30,8 +30,10 @@ const KEYS_FETCH_INTERVAL_MS: u64 = 10 * SECOND_MS;
 const MAX_DISCOVERY_BYTES: usize = 512;
 /// The longest DS domain, in bytes.
 const MAX_DS_DOMAIN_BYTES: usize = 261;
-/// The longest answer to a request, in bytes: a tree, and what is around it.
+/// The longest answer to a request, in bytes, without the tree that may be in it.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
+/// What is around a tree, in bytes.
+const AROUND_TREE_BYTES: usize = 16 << 20;
 /// Peers that are remembered.
 const MAX_PEERS: usize = 10_000;
 
@@ -106,15 +108,21 @@ struct Keys {
 pub struct Federation {
     transport: Arc<dyn Transport>,
     environment: Environment,
+    max_tree_bytes: usize,
     peers: Mutex<HashMap<ProviderName, Peer>>,
 }
 
 impl Federation {
-    /// Knows nobody yet.
-    pub fn new(transport: Arc<dyn Transport>, environment: Environment) -> Self {
+    /// Knows nobody yet. Trees of at most `max_tree_bytes` are taken.
+    pub fn new(
+        transport: Arc<dyn Transport>,
+        environment: Environment,
+        max_tree_bytes: usize,
+    ) -> Self {
         Self {
             transport,
             environment,
+            max_tree_bytes: max_tree_bytes.min(MAX_TREE_BYTES),
             peers: Mutex::default(),
         }
     }
@@ -206,7 +214,7 @@ impl Federation {
             host,
             path: endpoint.path(),
             body: Some(body.clone()),
-            max_answer_bytes: MAX_ANSWER_BYTES,
+            max_answer_bytes: self.max_answer_bytes(endpoint),
         };
         let sent = self.transport.send(request(get, host.clone())).await;
         let mut response = match sent {
@@ -233,6 +241,16 @@ impl Federation {
             },
             response.max_age_seconds,
         ))
+    }
+
+    /// The longest answer that is taken.
+    fn max_answer_bytes(&self, endpoint: Endpoint) -> usize {
+        match endpoint {
+            Endpoint::WelcomeInformation | Endpoint::ExternalCommitInformation => {
+                self.max_tree_bytes + AROUND_TREE_BYTES
+            }
+            _ => MAX_ANSWER_BYTES,
+        }
     }
 
     /// A provider was heard of: that it was not found a moment ago says nothing any more.

@@ -10,7 +10,9 @@ pub struct Limits {
     pub max_members: usize,
     /// How often a client may join a group again within an hour.
     pub max_rejoins_per_hour: usize,
-    /// The tree of a group that is handed out, in bytes.
+    /// A group's tree that is handed out to those who join, and that our own clients get from
+    /// other providers, in bytes: about 1,000 for each member. With fewer than the largest
+    /// groups need, nobody can join these.
     pub max_tree_bytes: usize,
     /// Clients of a user.
     pub max_clients_per_user: u32,

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use moh_messages::{CONTENT_TYPE, ProviderName, WELL_KNOWN_PATH, client_api};
+use moh_messages::{
+    CONTENT_TYPE, MAX_ANSWER_BYTES as MAX_FORWARDED_BYTES, ProviderName, WELL_KNOWN_PATH,
+    client_api,
+};
 use reqwest::header::{CONTENT_TYPE as CONTENT_TYPE_HEADER, HeaderValue};
 use reqwest::redirect::Policy;
 use rustls::pki_types::CertificateDer;
@@ -16,7 +19,7 @@ use super::{Answer, ConnectOptions, QueueSocket, Transport};
 use crate::error::{Error, TransportError};
 
 /// The longest answer that is read, in bytes: a forwarded one, with what is around it.
-const MAX_ANSWER_BYTES: usize = (32 << 20) + 1024;
+const MAX_ANSWER_BYTES: usize = MAX_FORWARDED_BYTES + 1024;
 /// The longest answer of the well-known that is read, in bytes.
 const MAX_DS_DOMAIN_BYTES: usize = 261;
 /// How much of an error's text is kept, in bytes.
