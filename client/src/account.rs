@@ -21,8 +21,6 @@ use crate::mls;
 use crate::store::{AccountRow, Store, StoreError};
 use crate::transport::ConnectOptions;
 
-/// The ciphersuite of this client's keys and of the groups that it creates.
-pub(crate) const CIPHER_SUITE: CipherSuite = CipherSuite::X25519_AES128GCM_ED25519;
 /// How long an authorization for a new device can be used, in milliseconds.
 const AUTHORIZATION_LIFE_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -148,6 +146,10 @@ async fn create(
     if client.provider() != options.provider {
         return Err(Error::Name(moh_messages::InvalidName::Client));
     }
+    let cipher_suite = options.cipher_suite;
+    if cipher_suite.signature_scheme().is_none() {
+        return Err(Error::CipherSuite(cipher_suite));
+    }
     let store = Store::open(path, Arc::clone(&options.random)).await?;
     let (account, signer) = store
         .run(move |tx| {
@@ -158,12 +160,12 @@ async fn create(
                 let signer = signer(tx.storage(), &account)?;
                 return Ok((account, signer));
             }
-            let scheme = mls::ciphersuite(CIPHER_SUITE)?.signature_algorithm();
+            let scheme = mls::ciphersuite(cipher_suite)?.signature_algorithm();
             let signer = SignatureKeyPair::new(scheme).map_err(Error::mls)?;
             signer.store(tx.storage())?;
             let account = AccountRow {
                 client,
-                cipher_suite: CIPHER_SUITE,
+                cipher_suite,
                 signature_key: signer.to_public_vec(),
                 attestation: None,
             };

@@ -1,7 +1,8 @@
 //! What can go wrong, and whose fault it is.
 
 use moh_messages::{
-    ClientId, DsError, DsErrorCode, GroupId, InvalidName, OutOfBounds, ProviderName, UserId,
+    CipherSuite, ClientId, DsError, DsErrorCode, GroupId, InvalidName, OutOfBounds, ProviderName,
+    UserId,
 };
 
 pub use crate::store::StoreError;
@@ -88,6 +89,9 @@ pub enum Error {
     /// A member of the group has this client's name and another key. It has to be removed first.
     #[error("a member of the group {0:?} has this client's name and another key")]
     OtherKey(GroupId),
+    /// The protocol does not have this ciphersuite, or this client's key is not for it.
+    #[error("ciphersuite {} cannot be used", .0.0)]
+    CipherSuite(CipherSuite),
     /// The user did not consent to being added to groups by this one, or does not exist: their
     /// provider does not tell these apart.
     #[error("{0} does not exist, or did not consent to being added to groups")]
@@ -184,6 +188,7 @@ impl Error {
             | Self::Oneself
             | Self::Leaving(_)
             | Self::OtherKey(_)
+            | Self::CipherSuite(_)
             | Self::NoConsent(_)
             | Self::NoKeyPackage(_)
             | Self::OtherClient(_)

@@ -240,10 +240,9 @@ impl Client {
         if group_info.group_id().as_slice() != group.as_slice() {
             return Err(bad_answer(owner, "the GroupInfo of another group"));
         }
-        let scheme = group_info.ciphersuite().signature_algorithm();
-        if scheme != self.api().signer.signature_scheme() {
-            let detail = format!("the group takes {scheme:?} keys, and this client has another");
-            return Err(Error::Mls(detail));
+        let suite = mls::suite_of(group_info.ciphersuite());
+        if suite.signature_scheme() != self.cipher_suite().signature_scheme() {
+            return Err(Error::CipherSuite(suite));
         }
         Ok(group_info)
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use moh_messages::client_api::{ClientRequestBody, ClientResponseBody, UploadKeyPackages};
 use moh_messages::{
-    ClientId, ClientKeyPackageStatus, DsProtocolVersion, DsResponse, DsResponseBody, Endpoint,
-    GroupKeyPackageRequest, KeyPackageBytes, KeyPackageResponse, List, Message, Opaque,
+    CipherSuite, ClientId, ClientKeyPackageStatus, DsProtocolVersion, DsResponse, DsResponseBody,
+    Endpoint, GroupKeyPackageRequest, KeyPackageBytes, KeyPackageResponse, List, Message, Opaque,
     ProviderAuth, UserId, UserKeyPackageStatus, UserKeyPackages,
 };
 use openmls::prelude::KeyPackage;
@@ -132,11 +132,12 @@ impl Client {
         Ok((reference, bytes))
     }
 
-    /// A KeyPackage of each client of `user`, or of these only.
+    /// A KeyPackage of each client of `user`, or of these only, for a group of this ciphersuite.
     pub(crate) async fn fetch_key_packages(
         &self,
         user: &UserId,
         only: Vec<ClientId>,
+        suite: CipherSuite,
     ) -> Result<Fetched, Error> {
         let provider = user.provider();
         let request = GroupKeyPackageRequest {
@@ -146,7 +147,7 @@ impl Client {
             requester: self.user_id().clone(),
             targets: List::new(vec![user.clone()])?,
             clients: List::new(only)?,
-            cipher_suites: List::new(vec![self.cipher_suite()])?,
+            cipher_suites: List::new(vec![suite])?,
             connection_token: Opaque::empty(),
             provider_auth: ProviderAuth::blank(),
         };
@@ -172,39 +173,38 @@ impl Client {
         let response =
             KeyPackageResponse::decode(&body).map_err(|error| bad_answer(error.to_string()))?;
         match response.users.into_vec().pop() {
-            Some(answer) if answer.user == *user => self.check(user, answer),
+            Some(answer) if answer.user == *user => check(user, answer, suite),
             _ => Err(bad_answer(
                 "no answer for the user that was asked for".to_owned(),
             )),
         }
     }
+}
 
-    fn check(&self, user: &UserId, answer: UserKeyPackages) -> Result<Fetched, Error> {
-        if answer.status == UserKeyPackageStatus::NoConsent {
-            return Err(Error::NoConsent(user.clone()));
-        }
-        let crypto = RustCrypto::default();
-        let mut fetched = Fetched {
-            key_packages: Vec::new(),
-            clients: Vec::new(),
-            missing: Vec::new(),
-        };
-        for of_client in answer.clients {
-            let client = of_client.client;
-            let ClientKeyPackageStatus::Success { key_package } = of_client.status else {
-                fetched.missing.push(client);
-                continue;
-            };
-            let suite = self.cipher_suite();
-            let key_package = mls::check_key_package(&crypto, user, &client, &key_package, suite)?;
-            fetched.key_packages.push(key_package);
-            fetched.clients.push(client);
-        }
-        if fetched.key_packages.is_empty() {
-            return Err(Error::NoKeyPackage(user.clone()));
-        }
-        Ok(fetched)
+fn check(user: &UserId, answer: UserKeyPackages, suite: CipherSuite) -> Result<Fetched, Error> {
+    if answer.status == UserKeyPackageStatus::NoConsent {
+        return Err(Error::NoConsent(user.clone()));
     }
+    let crypto = RustCrypto::default();
+    let mut fetched = Fetched {
+        key_packages: Vec::new(),
+        clients: Vec::new(),
+        missing: Vec::new(),
+    };
+    for of_client in answer.clients {
+        let client = of_client.client;
+        let ClientKeyPackageStatus::Success { key_package } = of_client.status else {
+            fetched.missing.push(client);
+            continue;
+        };
+        let key_package = mls::check_key_package(&crypto, user, &client, &key_package, suite)?;
+        fetched.key_packages.push(key_package);
+        fetched.clients.push(client);
+    }
+    if fetched.key_packages.is_empty() {
+        return Err(Error::NoKeyPackage(user.clone()));
+    }
+    Ok(fetched)
 }
 
 /// Deletes the keys of KeyPackages that nobody can use any more.

@@ -70,6 +70,8 @@ pub use error::{Error, Fault, StoreError, TransportError};
 pub use events::{Event, Operation, Outcome, Reason};
 pub use group::{Accepted, Added, GroupOptions};
 pub use moh_messages::client_api::ClientAuthorization;
-pub use moh_messages::{ClientId, DsError, DsErrorCode, GroupId, GroupType, ProviderName, UserId};
+pub use moh_messages::{
+    CipherSuite, ClientId, DsError, DsErrorCode, GroupId, GroupType, ProviderName, UserId,
+};
 pub use stream::Events;
 pub use transport::{Answer, ConnectOptions, QueueSocket, Transport};

@@ -87,6 +87,11 @@ pub(crate) fn ciphersuite(suite: CipherSuite) -> Result<Ciphersuite, Error> {
     Ciphersuite::try_from(suite.0).map_err(|_| Error::Mls(format!("ciphersuite {}", suite.0)))
 }
 
+/// The same as the protocol has it.
+pub(crate) fn suite_of(suite: Ciphersuite) -> CipherSuite {
+    CipherSuite(suite.into())
+}
+
 fn extension_types() -> Vec<ExtensionType> {
     extension_type::ALL
         .into_iter()

@@ -78,7 +78,12 @@ impl Client {
         only: Vec<ClientId>,
         further_devices: bool,
     ) -> Result<Added, Error> {
-        let fetched = self.fetch_key_packages(user, only).await?;
+        let id = group.clone();
+        let suite = self
+            .store()
+            .run(move |tx| Ok::<_, Error>(mls::suite_of(load(tx, &id)?.ciphersuite())))
+            .await?;
+        let fetched = self.fetch_key_packages(user, only, suite).await?;
         let intent = Intent::Add {
             key_packages: fetched.key_packages,
             further_devices,

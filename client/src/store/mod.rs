@@ -270,3 +270,38 @@ impl OpenMlsRand for Rand {
         Ok(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemRandom;
+
+    #[tokio::test]
+    async fn a_database_of_an_earlier_version_is_led_to_this_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let group = GroupId::new(*b"group").unwrap();
+        {
+            let conn = Connection::open(&path).unwrap();
+            conn.execute_batch(SCHEMA).unwrap();
+            conn.pragma_update(None, "user_version", 1).unwrap();
+            let row = (group.as_slice(), "a.example", false);
+            conn.execute("INSERT INTO groups VALUES (?1, ?2, ?3)", row)
+                .unwrap();
+        }
+        for _ in 0..2 {
+            let store = Store::open(&path, Arc::new(SystemRandom)).await.unwrap();
+            let id = group.clone();
+            let since = store.run(move |tx| tx.since(&id)).await.unwrap();
+            assert_eq!((since.member, since.state), (0, 0));
+        }
+        let conn = Connection::open(&path).unwrap();
+        conn.pragma_update(None, "user_version", 99).unwrap();
+        drop(conn);
+        let later = Store::open(&path, Arc::new(SystemRandom)).await;
+        assert!(matches!(
+            later.err(),
+            Some(Error::Store(StoreError::Later(99)))
+        ));
+    }
+}

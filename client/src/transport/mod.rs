@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use moh_messages::ProviderName;
+use moh_messages::{CipherSuite, ProviderName};
 
 use crate::clock::{Clock, Random, SystemClock, SystemRandom};
 use crate::error::{Error, TransportError};
@@ -66,6 +66,7 @@ pub struct ConnectOptions {
     pub(crate) roots_pem: Vec<Vec<u8>>,
     pub(crate) overrides: Vec<(String, SocketAddr)>,
     pub(crate) timeout: Duration,
+    pub(crate) cipher_suite: CipherSuite,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     transport: Option<Arc<dyn Transport>>,
@@ -89,6 +90,7 @@ impl ConnectOptions {
             roots_pem: Vec::new(),
             overrides: Vec::new(),
             timeout: Duration::from_secs(30),
+            cipher_suite: CipherSuite::X25519_AES128GCM_ED25519,
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             transport: None,
@@ -114,6 +116,18 @@ impl ConnectOptions {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// The ciphersuite of a client that is registered with this: of its key, of its KeyPackages
+    /// and of the groups that it creates. Suite 1 of RFC 9420 unless said otherwise; 2 and 3 are
+    /// the others that the protocol has. It counts when a client is registered, and is kept.
+    ///
+    /// A user's clients can only be in a group together if its ciphersuite is one that all of
+    /// them have KeyPackages for.
+    #[must_use]
+    pub fn cipher_suite(mut self, cipher_suite: CipherSuite) -> Self {
+        self.cipher_suite = cipher_suite;
         self
     }
 

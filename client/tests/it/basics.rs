@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use moh_client::{Client, Error, Event, NewDevice, Reason};
+use moh_client::{CipherSuite, Client, Error, Event, NewDevice, Reason};
 
-use crate::scene::{Party, SOON, Scene, received, texts, user_id};
+use crate::scene::{Party, SOON, Scene, add, received, texts, user_id};
 
 #[tokio::test]
 async fn two_users_talk_in_both_directions() {
@@ -179,6 +179,57 @@ async fn consent_is_needed() {
         alice.client.add_user(&group, bobs).await,
         Err(Error::AlreadyMember(_))
     ));
+}
+
+#[tokio::test]
+async fn every_ciphersuite_serves_for_everything() {
+    for number in 1..=3 {
+        let scene = Scene::new();
+        let suite = CipherSuite(number);
+        let alice = scene.party_of("a.example", "alice", suite).await;
+        let bob = scene.party_of("b.example", "bob", suite).await;
+        let carol = scene.party_of("c.example", "carol", suite).await;
+        let group = alice.client.create_group().await.unwrap();
+        add(&alice, &group, &bob).await;
+        add(&alice, &group, &carol).await;
+        received(&bob).await;
+        scene
+            .world
+            .propose_removal(&group, carol.client.client_id());
+        bob.client.send(&group, "two of us").await.unwrap();
+        assert_eq!(texts(&received(&alice).await), ["two of us"]);
+        let alice = scene.restart(alice).await;
+        bob.client.rejoin(&group).await.unwrap();
+        received(&alice).await;
+        alice.client.leave(&group).await.unwrap();
+        received(&bob).await;
+        bob.client.update(&group).await.unwrap();
+        assert_eq!(bob.client.members(&group).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_ciphersuite_that_the_protocol_lacks_is_an_error() {
+    let scene = Scene::new();
+    let options = scene
+        .world
+        .options("a.example")
+        .cipher_suite(CipherSuite(7));
+    let path = scene.dir.path().join("alice");
+    let user = user_id("a.example", "alice");
+    let result = Client::register(options, &path, &user, "phone").await;
+    assert!(matches!(result, Err(Error::CipherSuite(CipherSuite(7)))));
+    // Who has another kind of key cannot join, and is not asked.
+    let alice = scene.party("a.example", "alice").await;
+    let group = alice.client.create_group().await.unwrap();
+    let bob = scene.party_of("b.example", "bob", CipherSuite(2)).await;
+    bob.client
+        .set_consent(alice.client.user_id(), true)
+        .await
+        .unwrap();
+    let him = bob.client.user_id();
+    let added = alice.client.add_user(&group, him).await;
+    assert!(matches!(added, Err(Error::NoKeyPackage(_))), "{added:?}");
 }
 
 #[tokio::test]

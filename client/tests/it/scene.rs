@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moh_client::{Client, ClientId, Event, GroupId, NewDevice, UserId};
+use moh_client::{CipherSuite, Client, ClientId, Event, GroupId, NewDevice, UserId};
 use tempfile::TempDir;
 
 use crate::fake::World;
@@ -31,9 +31,18 @@ impl Scene {
     }
 
     pub(crate) async fn party(&self, provider: &'static str, user: &str) -> Party {
+        self.party_of(provider, user, CipherSuite(1)).await
+    }
+
+    pub(crate) async fn party_of(
+        &self,
+        provider: &'static str,
+        user: &str,
+        suite: CipherSuite,
+    ) -> Party {
         let id = user_id(provider, user);
         let path = self.dir.path().join(user);
-        let options = self.world.options(provider);
+        let options = self.world.options(provider).cipher_suite(suite);
         let client = Client::register(options, &path, &id, "phone")
             .await
             .unwrap();

@@ -113,11 +113,12 @@ impl State {
 
     fn propose_removal_of(&mut self, id: &[u8], leaf: LeafNodeIndex) {
         let group = self.groups.get_mut(id).unwrap();
+        let scheme = group.public.ciphersuite().signature_algorithm();
         let proposal = ExternalProposal::new_remove::<OpenMlsRustCrypto>(
             leaf,
             group.public.group_id().clone(),
             group.public.group_context().epoch(),
-            &self.sender_keys[&group.owner],
+            &self.sender_keys[&(group.owner.clone(), scheme as u16)],
             SenderExtensionIndex::new(0),
         )
         .unwrap();

@@ -6,7 +6,8 @@ use moh_client::{ClientId, DsError, DsErrorCode, ProviderName};
 use moh_messages::{
     BasicCredential, CreateGroup, DsAuth, DsRequest, DsRequestBody, DsResponseBody,
     ExternalCommitInfo, ExternalSender, HandshakeBytes, List, Message, MlsBytes, MlsGroupUpdate,
-    Opaque, PublicKey, SendMessage, Signature, SignedLast, TreeBytes, WelcomeInfo, label,
+    Opaque, PublicKey, RequestGroupId, SendMessage, Signature, SignatureScheme, SignedLast,
+    TreeBytes, WelcomeInfo, label,
 };
 use openmls::group::{ProposalStore, PublicGroup};
 use openmls::prelude::{
@@ -59,11 +60,11 @@ impl State {
         }
         let owner = request.recipient.clone();
         match request.body {
-            DsRequestBody::RequestGroupId(_) => {
+            DsRequestBody::RequestGroupId(RequestGroupId { cipher_suite }) => {
                 self.group_ids += 1;
                 Ok(DsResponseBody::GroupId {
                     group_id: Opaque::new(format!("group-{}@{owner}", self.group_ids)).unwrap(),
-                    ds_sender: self.ds_sender(&owner),
+                    ds_sender: self.ds_sender(&owner, cipher_suite.signature_scheme().unwrap()),
                 })
             }
             DsRequestBody::CreateGroup(create) => self.create(owner, create),
@@ -77,12 +78,10 @@ impl State {
         }
     }
 
-    fn ds_sender(&mut self, owner: &ProviderName) -> ExternalSender {
-        let scheme = openmls_traits::types::SignatureScheme::ED25519;
-        let key = self
-            .sender_keys
-            .entry(owner.clone())
-            .or_insert_with(|| SignatureKeyPair::new(scheme).unwrap());
+    fn ds_sender(&mut self, owner: &ProviderName, scheme: SignatureScheme) -> ExternalSender {
+        let place = self.sender_keys.entry((owner.clone(), scheme.0));
+        let scheme = openmls_traits::types::SignatureScheme::try_from(scheme.0).unwrap();
+        let key = place.or_insert_with(|| SignatureKeyPair::new(scheme).unwrap());
         ExternalSender {
             signature_key: PublicKey::new(key.public()).unwrap(),
             credential: BasicCredential::Basic {

@@ -4,6 +4,7 @@
 // It panics where a client does what it must not.
 mod change;
 mod group;
+mod key_packages;
 mod transport;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,18 +18,16 @@ use moh_messages::client_api::{
     ReadQueue, Register,
 };
 use moh_messages::{
-    Attestation, ClientKeyPackage, ClientKeyPackageStatus, ClientQueueInformation,
-    DsProtocolVersion, DsRequest, DsResponse, DsResponseBody, Endpoint, GroupKeyPackageRequest,
-    KeyId, KeyPackageBytes, KeyPackageResponse, List, Message, MlsBytes, Opaque, PublicKey,
-    QueueConfig, QueuePayload, Request, Signature, SignedLast, UserKeyPackageStatus,
-    UserKeyPackages, label, sign_content,
+    Attestation, ClientQueueInformation, DsRequest, DsResponse, DsResponseBody, Endpoint,
+    GroupKeyPackageRequest, KeyId, KeyPackageBytes, List, Message, MlsBytes, Opaque, PublicKey,
+    QueueConfig, QueuePayload, Request, Signature, SignedLast, label, sign_content,
 };
-use openmls::prelude::{KeyPackageIn, MlsMessageBodyIn, MlsMessageIn};
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto;
-use tls_codec::DeserializeBytes;
 use tokio::sync::Notify;
+
+use key_packages::is_last_resort;
 
 pub(crate) use group::Group;
 pub(crate) use transport::FakeTransport;
@@ -53,7 +52,7 @@ pub(crate) struct State {
     nonces: BTreeSet<Vec<u8>>,
     pub(crate) groups: BTreeMap<Vec<u8>, Group>,
     group_ids: u64,
-    sender_keys: BTreeMap<ProviderName, SignatureKeyPair>,
+    sender_keys: BTreeMap<(ProviderName, u16), SignatureKeyPair>,
     mishaps: VecDeque<(&'static str, Mishap)>,
     /// The bodies of requests to owners that arrived, by name.
     pub(crate) seen: Vec<(&'static str, Vec<u8>)>,
@@ -131,7 +130,8 @@ impl World {
     /// A provider has another key for its proposals from now on.
     pub(crate) fn renew_sender_key(&self, provider: &str) {
         let mut state = self.state.lock().unwrap();
-        state.sender_keys.remove(&provider.parse().unwrap());
+        let provider: ProviderName = provider.parse().unwrap();
+        state.sender_keys.retain(|(of, _), _| *of != provider);
     }
 
     /// Messages of an epoch before the current one are taken from now on.
@@ -255,25 +255,19 @@ pub(crate) fn verify(
     key: &PublicKey,
     signature: &Signature,
 ) -> Result<(), Failure> {
+    // Points on P-256 have 65 bytes.
+    let scheme = match key.as_slice().len() {
+        32 => openmls_traits::types::SignatureScheme::ED25519,
+        _ => openmls_traits::types::SignatureScheme::ECDSA_SECP256R1_SHA256,
+    };
     RustCrypto::default()
         .verify_signature(
-            openmls_traits::types::SignatureScheme::ED25519,
+            scheme,
             &sign_content(label, tbs),
             key.as_slice(),
             signature.as_slice(),
         )
         .map_err(|_| refuse(DsErrorCode::UNAUTHENTICATED))
-}
-
-fn is_last_resort(bytes: &KeyPackageBytes) -> bool {
-    let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice()).unwrap();
-    let MlsMessageBodyIn::KeyPackage(key_package) = message.extract() else {
-        panic!("not a KeyPackage");
-    };
-    let version = openmls::prelude::ProtocolVersion::Mls10;
-    KeyPackageIn::validate(key_package, &RustCrypto::default(), version)
-        .unwrap()
-        .last_resort()
 }
 
 fn position(cursor: &Cursor) -> usize {
@@ -427,56 +421,6 @@ impl State {
             }
             Err(Failure::Lost) => return Err(Failure::Lost),
         })
-    }
-
-    fn key_packages(&mut self, request: &GroupKeyPackageRequest) -> KeyPackageResponse {
-        let user = request.targets[0].clone();
-        let same = user == request.requester;
-        if !same
-            && !self
-                .consents
-                .contains(&(user.clone(), request.requester.clone()))
-        {
-            return key_package_response(user, UserKeyPackageStatus::NoConsent, Vec::new());
-        }
-        let mut clients = Vec::new();
-        for (client, account) in &mut self.clients {
-            let wanted = request.clients.is_empty() || request.clients.contains(client);
-            if client.user_id() != user || !wanted {
-                continue;
-            }
-            let once = account
-                .key_packages
-                .iter()
-                .position(|(last_resort, _)| !last_resort);
-            let key_package = match once {
-                Some(at) => account.key_packages.remove(at).map(|(_, bytes)| bytes),
-                None => account.key_packages.front().map(|(_, bytes)| bytes.clone()),
-            };
-            clients.push(ClientKeyPackage {
-                client: client.clone(),
-                status: key_package.map_or(ClientKeyPackageStatus::Exhausted, |key_package| {
-                    ClientKeyPackageStatus::Success { key_package }
-                }),
-            });
-        }
-        key_package_response(user, UserKeyPackageStatus::Success, clients)
-    }
-}
-
-fn key_package_response(
-    user: UserId,
-    status: UserKeyPackageStatus,
-    clients: Vec<ClientKeyPackage>,
-) -> KeyPackageResponse {
-    KeyPackageResponse {
-        version: DsProtocolVersion::MOH1,
-        users: List::new(vec![UserKeyPackages {
-            user,
-            status,
-            clients: List::new(clients).unwrap(),
-        }])
-        .unwrap(),
     }
 }
 
