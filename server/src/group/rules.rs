@@ -109,8 +109,8 @@ impl<'a> Proposed<'a> {
         clients.filter(|clients| !clients.is_empty())
     }
 
-    /// The members of the Removes, when there is nothing else by value. A leaf that nobody has
-    /// is left to the rules of RFC 9420.
+    /// The members of the Removes, when there is nothing else by value, and at least one. A leaf
+    /// that nobody has is left to the rules of RFC 9420.
     #[must_use]
     pub fn only_removes(&self) -> Option<Vec<(u32, &'a Arc<Member>)>> {
         let leaf = |proposal: &Proposal| match proposal {
@@ -119,7 +119,8 @@ impl<'a> Proposed<'a> {
         };
         let leaves: Option<Vec<u32>> = self.by_value().iter().map(leaf).collect();
         let member = |leaf| Some((leaf, self.roster().member(leaf)?));
-        leaves.map(|leaves| leaves.into_iter().filter_map(member).collect())
+        let leaves = leaves.filter(|leaves| !leaves.is_empty())?;
+        Some(leaves.into_iter().filter_map(member).collect())
     }
 
     /// The one GroupContextExtensions proposal, when there is nothing else by value.

@@ -12,7 +12,7 @@ pub(super) const RULES: CommitRules = CommitRules {
 };
 
 fn check(commit: &Proposed<'_>) -> Result<(), Refusal> {
-    if commit.only_removes().is_none() {
+    if !commit.by_value().is_empty() && commit.only_removes().is_none() {
         return violation("delete_group holds Removes, and nothing else by value");
     }
     let stays = |(leaf, _): &(u32, _)| !commit.removed().contains(leaf);

@@ -12,10 +12,7 @@ pub(super) const RULES: CommitRules = CommitRules {
 };
 
 fn check(commit: &Proposed<'_>) -> Result<(), Refusal> {
-    let Some(removed) = commit
-        .only_removes()
-        .filter(|_| !commit.by_value().is_empty())
-    else {
+    let Some(removed) = commit.only_removes() else {
         return violation("remove_clients holds Removes, and nothing else by value");
     };
     let user = commit.client().user_id();

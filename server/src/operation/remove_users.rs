@@ -16,10 +16,7 @@ pub(super) const RULES: CommitRules = CommitRules {
 };
 
 fn check(commit: &Proposed<'_>) -> Result<(), Refusal> {
-    let Some(removed) = commit
-        .only_removes()
-        .filter(|_| !commit.by_value().is_empty())
-    else {
+    let Some(removed) = commit.only_removes() else {
         return violation("remove_users holds Removes, and nothing else by value");
     };
     let users: BTreeSet<UserId> = removed.iter().map(|(_, m)| m.client_id.user_id()).collect();
