@@ -31,8 +31,16 @@ pub(super) async fn run(
         signature,
     };
     let admit = |group: &Group, now| group.authenticate_joiner(request, signed, &fetching, now);
-    let has_fetched = read_group(node, group_id, |group| admit(group, node.now_ms()));
-    if !has_fetched.await?.1 {
+    let (group, has_fetched) =
+        read_group(node, group_id, |group| admit(group, node.now_ms())).await?;
+    let current = (group.epoch() == body.epoch).then(|| answer(node, &group));
+    // The group is free again, to be changed.
+    drop(group);
+    let answer = match current {
+        Some(answer) => answer?,
+        None => answer(node, &at_epoch(node, group_id, body.epoch).await?)?,
+    };
+    if !has_fetched {
         let first = node.change_group(
             group_id,
             |group, checks| {
@@ -43,12 +51,7 @@ pub(super) async fn run(
         );
         first.await?;
     }
-    let (group, _) = read_group(node, group_id, |_| Ok(())).await?;
-    if group.epoch() == body.epoch {
-        return answer(node, &group);
-    }
-    drop(group);
-    answer(node, &at_epoch(node, group_id, body.epoch).await?)
+    Ok(answer)
 }
 
 /// The group as it was when an epoch began.

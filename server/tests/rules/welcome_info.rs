@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use moh_messages::{DsErrorCode, DsRequest, DsResponseBody, GroupId, KeyPackageRef};
+use moh_messages::{DsErrorCode, DsRequest, DsResponseBody, GroupId, GroupType, KeyPackageRef};
+use moh_server::Limits;
 
 use crate::clock::{DAY_MS, HOUR_MS};
 use crate::device::Device;
 use crate::made::Made;
 use crate::member::{Member, Plan};
 use crate::scene::{ALICE, ALL, Scene};
+use crate::site::Site;
 
 const DAVE: &str = "dave/phone@c.example";
 const UNKNOWN: DsErrorCode = DsErrorCode::UNKNOWN_GROUP;
@@ -25,7 +27,10 @@ struct Added {
 
 impl Added {
     async fn set() -> Self {
-        let mut scene = Scene::of_these(&ALL[..3]).await;
+        Self::to(Scene::of_these(&ALL[..3]).await).await
+    }
+
+    async fn to(mut scene: Scene) -> Self {
         let dave = scene.site.device(DAVE);
         let key_package = dave.key_package();
         let reference = dave.reference(&key_package);
@@ -70,6 +75,30 @@ impl Added {
     fn join(&self, tree: &[u8]) -> Member {
         let welcome = self.made.welcome.as_ref().unwrap();
         self.dave.join(welcome.as_slice(), tree)
+    }
+}
+
+#[tokio::test]
+async fn a_tree_may_be_as_large_as_the_limit() {
+    let with = async |limits| {
+        let site = Site::with_limits(limits).await;
+        Added::to(Scene::of(site, &ALL[..3], GroupType::Regular, None).await).await
+    };
+    let bytes = Added::set().await.tree.len();
+    for (max_tree_bytes, taken) in [(bytes, true), (bytes - 1, false)] {
+        let limits = Limits {
+            max_tree_bytes,
+            ..Limits::default()
+        };
+        let added = with(limits).await;
+        assert_eq!(added.tree.len(), bytes);
+        if taken {
+            assert_eq!(added.fetch().await, added.tree);
+        } else {
+            let code = DsErrorCode::LIMIT_EXCEEDED;
+            added.refused("too large", code).await;
+        }
+        added.scene.site.end().await;
     }
 }
 
