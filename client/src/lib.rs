@@ -49,6 +49,7 @@
 
 mod account;
 mod api;
+mod ask;
 mod client;
 mod clock;
 mod error;

@@ -152,7 +152,11 @@ impl ConnectOptions {
         self
     }
 
-    pub(crate) fn connect(&self) -> Result<Arc<dyn Transport>, Error> {
+    /// The way to the provider that these options describe: for a [`Transport`] around it.
+    ///
+    /// # Errors
+    /// When the root certificates cannot be read.
+    pub fn connect(&self) -> Result<Arc<dyn Transport>, Error> {
         match &self.transport {
             Some(transport) => Ok(Arc::clone(transport)),
             None => Ok(Arc::new(Https::new(self)?)),

@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use moh_client::{CipherSuite, Client, Error, Event, NewDevice, Reason};
 
+use moh_messages::{
+    DsAuth, DsProtocolVersion, DsRequest, DsRequestBody, DsResponseBody, Endpoint,
+    ExternalCommitInfo, Opaque, Signature,
+};
+
 use crate::scene::{Party, SOON, Scene, add, received, texts, user_id};
 
 #[tokio::test]
@@ -230,6 +235,41 @@ async fn a_ciphersuite_that_the_protocol_lacks_is_an_error() {
     let him = bob.client.user_id();
     let added = alice.client.add_user(&group, him).await;
     assert!(matches!(added, Err(Error::NoKeyPackage(_))), "{added:?}");
+}
+
+#[tokio::test]
+async fn an_application_may_ask_for_itself() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    let request = |auth| DsRequest {
+        version: DsProtocolVersion::MOH1,
+        sender: bob.client.user_id().provider(),
+        recipient: alice.client.user_id().provider(),
+        group_state_key: Opaque::empty(),
+        body: DsRequestBody::ExternalCommitInfo(ExternalCommitInfo {
+            group_id: group.clone(),
+        }),
+        auth,
+    };
+    let leaf = |leaf_index, signature| DsAuth::Leaf {
+        leaf_index,
+        signature,
+    };
+    let endpoint = Endpoint::ExternalCommitInformation;
+    let unsigned = request(leaf(1, Signature::empty()));
+    let answer = bob.client.ask(endpoint, unsigned).await;
+    assert!(matches!(
+        answer,
+        Ok(DsResponseBody::ExternalCommitInfo { .. })
+    ));
+    for auth in [
+        leaf(0, Signature::empty()),
+        leaf(1, Signature::new([7; 64]).unwrap()),
+        DsAuth::Anonymous,
+    ] {
+        let answer = bob.client.ask(endpoint, request(auth)).await;
+        assert!(matches!(answer, Err(Error::Refused { .. })));
+    }
 }
 
 #[tokio::test]
