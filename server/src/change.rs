@@ -101,10 +101,12 @@ pub enum Write {
         /// Whose.
         clients: Vec<ClientId>,
     },
-    /// All removals that are wanted of a group, and the group itself, have to wait.
+    /// These removals, and the group itself, have to wait.
     PostponeRemovals {
         /// The group.
         group_id: GroupId,
+        /// Whose; nothing changes for those of whom it is not wanted.
+        clients: Vec<ClientId>,
         /// Not before this, in milliseconds since the Unix epoch.
         until: u64,
     },

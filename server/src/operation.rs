@@ -86,6 +86,28 @@ fn ratchet_tree(node: &Node, group: &Group) -> Result<TreeBytes, Refusal> {
     Ok(tree)
 }
 
+/// As `read_group`, and the group is the newest version that there is.
+///
+/// # Errors
+/// As `read_group`.
+async fn read_newest<T>(
+    node: &Node,
+    group_id: &GroupId,
+    decide: impl Fn(&Group) -> Result<T, Refusal>,
+) -> Result<(OwnedRwLockReadGuard<Option<Group>, Group>, T), Refusal> {
+    for _ in 0..TRIES {
+        let (group, found) = read_group(node, group_id, &decide).await?;
+        let version = group.version();
+        if node.store().group_version(group_id).await? == Some(version) {
+            return Ok((group, found));
+        }
+        drop(group);
+        let groups = node.groups();
+        groups.is_newest(node.store(), group_id, version).await?;
+    }
+    Err(CommitError::Conflict.into())
+}
+
 /// A group, to read it, with what `decide` found. What it refuses is refused on the newest
 /// version.
 ///

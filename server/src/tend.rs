@@ -85,7 +85,10 @@ impl Node {
         };
         match tending {
             (version, Tending::Wait(until), done) => {
-                self.postpone(group_id, version, done, until).await
+                let waiting = wanted.into_iter().filter(|client| !done.contains(client));
+                let waiting = waiting.collect();
+                self.postpone(group_id, version, (done, waiting), until)
+                    .await
             }
             (version, Tending::Forget, _) => self.forget_group(group_id, version).await,
             (_, Tending::Change(_), _) => self.propose_removes(group_id, &wanted).await,
@@ -117,7 +120,7 @@ impl Node {
         &self,
         group_id: &GroupId,
         version: Version,
-        done: Vec<ClientId>,
+        (done, waiting): (Vec<ClientId>, Vec<ClientId>),
         until: u64,
     ) -> Result<(), Refusal> {
         let change = Change {
@@ -129,6 +132,7 @@ impl Node {
                 },
                 Write::PostponeRemovals {
                     group_id: group_id.clone(),
+                    clients: waiting,
                     until,
                 },
             ],

@@ -433,6 +433,14 @@ impl Group {
         ))
     }
 
+    /// Whether the commit is about who the admins are, be it that it names the same ones.
+    fn names_admins(&self, staged: &StagedCommit, content: &CommitContent) -> bool {
+        let before = self.mls.group_context().extensions().external_senders();
+        let after = staged.group_context().extensions().external_senders();
+        let is_extensions = |p: &Proposal| matches!(p, Proposal::GroupContextExtensions(_));
+        content.by_value.iter().any(is_extensions) && before == after
+    }
+
     /// That what the commit holds by value leaves an admin, where there is one.
     fn check_admins(
         &self,
@@ -445,9 +453,9 @@ impl Group {
         let Some(after) = rbac_of(staged.group_context()) else {
             return Ok(());
         };
-        let names_others = self.rbac().as_ref() != Some(&after);
+        let names_admins = self.names_admins(staged, content);
         let by_value = |leaf: u32| content.by_value.contains(&Proposal::Remove(leaf));
-        let goes = |leaf: u32| by_value(leaf) || (names_others && removed.contains(&leaf));
+        let goes = |leaf: u32| by_value(leaf) || (names_admins && removed.contains(&leaf));
         let stays = |user: &UserId| {
             let mut leaves = self.roster.leaves_of_user(user);
             leaves.any(|leaf| !goes(leaf))
@@ -457,7 +465,7 @@ impl Group {
                     .any(|(added, _)| added.client.user_id() == *user)
         };
         let had_admin = self.has_admin(&BTreeSet::new());
-        if (had_admin || names_others) && !after.admins.iter().any(stays) {
+        if (had_admin || names_admins) && !after.admins.iter().any(stays) {
             return Err(Refusal::Unauthorized("an admin has to stay in the group"));
         }
         Ok(())

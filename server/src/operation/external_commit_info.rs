@@ -2,7 +2,7 @@
 
 use moh_messages::{DsAuth, DsRequest, DsResponseBody, Endpoint, ExternalCommitInfo};
 
-use super::{ratchet_tree, read_group};
+use super::{ratchet_tree, read_newest};
 use crate::authenticate::Claimed;
 use crate::error::Refusal;
 use crate::node::Node;
@@ -19,7 +19,7 @@ pub(super) async fn run(
             Some(node.authenticate_on_behalf(endpoint, claimed).await?)
         }
     };
-    let group = read_group(node, &body.group_id, |group| {
+    let group = read_newest(node, &body.group_id, |group| {
         match (&claimed.request.auth, &on_behalf) {
             (_, Some(on_behalf)) => group.admit(on_behalf.client()),
             (

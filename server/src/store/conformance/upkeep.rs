@@ -41,9 +41,12 @@ fn done(group: &str, names: &[&str]) -> Write {
     }
 }
 
-fn postpone(group: &str, until: u64) -> Write {
-    let group_id = group_id(group);
-    Write::PostponeRemovals { group_id, until }
+fn postpone(group: &str, names: &[&str], until: u64) -> Write {
+    Write::PostponeRemovals {
+        group_id: group_id(group),
+        clients: names.iter().map(|name| client(name)).collect(),
+        until,
+    }
 }
 
 fn forget(group: &str) -> Write {
@@ -135,12 +138,20 @@ pub(crate) async fn removals_are_done_or_wait(data: &impl Data) {
     let without_bob = [client("alice"), client("carol")];
     assert_eq!(wanted(&*store, "g").await, without_bob);
     assert_eq!(wanted(&*store, "h").await.len(), 3);
-    write(&*store, vec![postpone("g", 50), postpone("x", 50)]).await;
+    write(&*store, vec![postpone("g", &["alice", "bob"], 50)]).await;
+    assert_eq!(wanted(&*store, "g").await, without_bob);
+    // Carol's was not postponed.
+    assert_eq!(due(&*store, 49, 9).await.len(), 2);
+    write(
+        &*store,
+        vec![postpone("g", &three, 50), postpone("x", &three, 50)],
+    )
+    .await;
     assert_eq!(wanted(&*store, "g").await, without_bob);
     assert_eq!(due(&*store, 49, 9).await, ["h"]);
     assert_eq!(due(&*store, 50, 9).await, ["h", "g"]);
     // Nothing becomes earlier by it.
-    write(&*store, vec![postpone("g", 30)]).await;
+    write(&*store, vec![postpone("g", &three, 30)]).await;
     assert_eq!(due(&*store, 49, 9).await, ["h"]);
     // What is wanted afterwards has its own time.
     write(&*store, vec![want("bob", Some("g"), 20)]).await;

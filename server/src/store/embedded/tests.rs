@@ -165,8 +165,12 @@ async fn upkeep_is_by_index() {
     let data = Temporary::new();
     drop(data.open());
     let connection = Connection::open(data.path()).unwrap();
-    let [postpone, later] = upkeep::POSTPONE;
-    let some = [upkeep::DUE, upkeep::WANT_FROM_ALL, postpone, later];
+    let some = [
+        upkeep::DUE,
+        upkeep::WANT_FROM_ALL,
+        upkeep::POSTPONE,
+        upkeep::DEFER,
+    ];
     for sql in some.iter().chain(&upkeep::FORGET) {
         let mut plan = connection
             .prepare(&format!("EXPLAIN QUERY PLAN {sql}"))

@@ -22,10 +22,12 @@ pub(super) const WANT_FROM_ALL: &str = "
     SELECT group_number, client, ?2 FROM group_members WHERE client = ?1
     ON CONFLICT DO UPDATE SET wanted_at = min(wanted_at, excluded.wanted_at)";
 
-pub(super) const POSTPONE: [&str; 2] = [
-    "UPDATE wanted_removals SET wanted_at = ?2 WHERE group_number = ?1 AND wanted_at < ?2",
-    "UPDATE groups SET due_at = ?2 WHERE number = ?1 AND due_at < ?2",
-];
+pub(super) const POSTPONE: &str = "
+    UPDATE wanted_removals SET wanted_at = ?3
+    WHERE group_number = ?1 AND client = ?2 AND wanted_at < ?3";
+
+/// A group is due later.
+pub(super) const DEFER: &str = "UPDATE groups SET due_at = ?2 WHERE number = ?1 AND due_at < ?2";
 
 /// What a group that is forgotten has by its number.
 pub(super) const FORGET: [&str; 4] = [
@@ -82,9 +84,11 @@ pub(super) fn written(connection: &Connection, write: &Write) -> Made {
             ),
         },
         Write::RemovalsDone { group_id, clients } => removals_done(connection, group_id, clients),
-        Write::PostponeRemovals { group_id, until } => {
-            postpone_removals(connection, group_id, *until)
-        }
+        Write::PostponeRemovals {
+            group_id,
+            clients,
+            until,
+        } => postpone_removals(connection, group_id, clients, *until),
         _ => Ok(()),
     }
 }
@@ -141,13 +145,20 @@ fn removals_done(connection: &Connection, group_id: &GroupId, clients: &[ClientI
     Ok(())
 }
 
-fn postpone_removals(connection: &Connection, group_id: &GroupId, until: u64) -> Made {
-    match reads::group_number(connection, group_id)? {
-        Some((group, _)) => POSTPONE
-            .iter()
-            .try_for_each(|sql| run(connection, sql, [group, time(until)])),
-        None => Ok(()),
+fn postpone_removals(
+    connection: &Connection,
+    group_id: &GroupId,
+    clients: &[ClientId],
+    until: u64,
+) -> Made {
+    let Some((group, _)) = reads::group_number(connection, group_id)? else {
+        return Ok(());
+    };
+    for client in clients {
+        let row = params![group, client.as_str(), time(until)];
+        run(connection, POSTPONE, row)?;
     }
+    run(connection, DEFER, [group, time(until)])
 }
 
 pub(super) fn groups_due(

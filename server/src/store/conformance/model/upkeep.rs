@@ -84,8 +84,7 @@ impl Plan {
                 }
             }
             8 => {
-                let of_group = upkeep.wanted.iter_mut().filter(|((of, _), _)| *of == group);
-                for (_, wanted_at) in of_group {
+                if let Some(wanted_at) = upkeep.wanted.get_mut(&(group, name)) {
                     *wanted_at = at.max(*wanted_at);
                 }
                 if let Some(due) = upkeep.due.get_mut(group) {
@@ -93,6 +92,7 @@ impl Plan {
                 }
                 Write::PostponeRemovals {
                     group_id: group_id(group),
+                    clients: vec![client(name)],
                     until: at,
                 }
             }
