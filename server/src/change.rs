@@ -74,7 +74,8 @@ pub enum Write {
         due_at: u64,
         /// Clients that have their first leaf since this version.
         entered: Vec<ClientId>,
-        /// Clients that have no leaf any more. Who is in both stays.
+        /// Clients that have no leaf any more, whose removal is not wanted any longer. Who is in
+        /// both stays.
         left: Vec<ClientId>,
     },
     /// A group that ended long ago: its snapshots, its log, its answers, its members and the

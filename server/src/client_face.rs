@@ -6,8 +6,8 @@ use moh_messages::client_api::{
     ReadQueue,
 };
 use moh_messages::{
-    ClientId, ConnectionKeyPackageRequest, DsAuth, DsProtocolVersion, DsRequest, Endpoint,
-    GroupKeyPackageRequest, Opaque, ProviderAuth, ProviderName, SignedLast,
+    ClientId, ConnectionKeyPackageRequest, DsAuth, DsProtocolVersion, DsRequest, DsRequestBody,
+    Endpoint, GroupKeyPackageRequest, Opaque, ProviderAuth, ProviderName, SignedLast,
 };
 
 use crate::authenticate::{Claimed, speaks_for};
@@ -141,6 +141,10 @@ impl Node {
             | Endpoint::WelcomeInformation
             | Endpoint::ExternalCommitInformation => {
                 let Claimed { mut request, .. } = Claimed::<DsRequest>::read(destination, body)?;
+                if request.body == DsRequestBody::ClientDeleted {
+                    let what = "a provider says that itself, of clients that it has deleted";
+                    return Err(Refusal::Unauthorized(what));
+                }
                 if request.sender != *self.name() || !speaks_for(&request, client) {
                     return Err(Refusal::Unauthorized("this request is not this client's"));
                 }

@@ -418,8 +418,10 @@ impl Group {
     }
 
     /// The extensions of the GroupContext.
-    #[must_use]
-    pub fn context_extensions(&self) -> Vec<Extension> {
+    ///
+    /// # Errors
+    /// `limit_exceeded` when they are too many or too large.
+    pub fn context_extensions(&self) -> Result<Vec<Extension>, Refusal> {
         let bytes = self
             .mls
             .group_context()
@@ -428,7 +430,9 @@ impl Group {
         let all = bytes
             .ok()
             .and_then(|b| List::<Extension, 64>::decode(&b).ok());
-        all.map(List::into_vec).unwrap_or_default()
+        let too_large = "the extensions of the GroupContext are too many or too large";
+        all.map(List::into_vec)
+            .ok_or(Refusal::LimitExceeded(too_large))
     }
 
     /// What the group would list in `external_senders` if it were created now.

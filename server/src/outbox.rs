@@ -4,14 +4,14 @@
 //! removes what was answered; a delivery is in the store until then, so that whatever dies
 //! here, it is made again, with the same id.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moh_messages::{
-    Audience, AudienceDigest, Delivery, DeliveryResult, DsErrorCode, DsProtocolVersion, DsResponse,
-    DsResponseBody, Endpoint, List, Message, ProviderAuth, ProviderName, QueuePayload,
-    QueueingServiceRequest, QueueingServiceResponse, Recipients,
+    Audience, AudienceDigest, ClientQueueInformation, Delivery, DeliveryResult, DsErrorCode,
+    DsProtocolVersion, DsResponse, DsResponseBody, Endpoint, GroupId, List, Message, ProviderAuth,
+    ProviderName, QueuePayload, QueueingServiceRequest, QueueingServiceResponse, Recipients,
 };
 use tls_codec::Size as _;
 use tokio::sync::Notify;
@@ -346,11 +346,15 @@ impl LaneSender<'_> {
     ) -> Result<Attempt, StoreError> {
         let mut writes = Vec::new();
         let mut stopped = None;
+        let mut gone: BTreeMap<&GroupId, HashSet<ClientQueueInformation>> = BTreeMap::new();
         for ((row, in_full), result) in rows.iter().zip(in_full).zip(results) {
             match result {
                 DeliveryResult::Ok => {}
                 DeliveryResult::InvalidClientQueueInformation { recipients } => {
-                    writes.extend(self.want_removals(row, recipients).await?);
+                    let queues = self.queues_at(row, recipients).await?;
+                    gone.entry(&row.delivery.group_id)
+                        .or_default()
+                        .extend(queues);
                 }
                 DeliveryResult::UnknownAudience => {
                     self.known.remove(&row.delivery.digest);
@@ -373,6 +377,11 @@ impl LaneSender<'_> {
             self.known.insert(row.delivery.digest.clone());
             writes.push(Write::OutboxDone { id: row.id });
         }
+        let destination = self.destination;
+        for (group_id, queues) in gone {
+            let wanted = self.node.want_removals(group_id, destination, &queues);
+            writes.extend(wanted.await?);
+        }
         let answered = !writes.is_empty();
         if answered {
             self.write(writes).await?;
@@ -387,25 +396,21 @@ impl LaneSender<'_> {
         }
     }
 
-    /// Recipients that do not exist are to be removed from the group.
-    async fn want_removals(
+    /// The recipients of a delivery at these positions, which do not exist.
+    async fn queues_at(
         &self,
         row: &OutboxRow,
         positions: &[u32],
-    ) -> Result<Vec<Write>, StoreError> {
+    ) -> Result<HashSet<ClientQueueInformation>, StoreError> {
         let destination = self.destination;
         tracing::info!(%destination, invalid = positions.len(), "not all recipients exist");
         let audience = self.node.store().outbox_audience(&row.delivery.digest);
-        let recipients = audience.await?;
-        let Some(recipients) = recipients.and_then(|bytes| Recipients::decode(&bytes).ok()) else {
-            return Ok(Vec::new());
-        };
+        let recipients = audience
+            .await?
+            .and_then(|bytes| Recipients::decode(&bytes).ok());
+        let recipients = recipients.unwrap_or_else(List::empty);
         let at = |position: &u32| recipients.get(usize::try_from(*position).ok()?).cloned();
-        let queues: Vec<_> = positions.iter().filter_map(at).collect();
-        let group_id = &row.delivery.group_id;
-        let node = self.node;
-        node.want_removal_of_queues(group_id, destination, &queues)
-            .await
+        Ok(positions.iter().filter_map(at).collect())
     }
 }
 

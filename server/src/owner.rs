@@ -183,6 +183,15 @@ impl Node {
             entered: applied.entered,
             left: applied.left,
         }];
+        let wanted = applied.lapsed.into_iter().map(|client_id| {
+            tracing::warn!(%client_id, "we cannot sign for the owner's key that a group knows");
+            Write::WantRemoval {
+                client_id,
+                group_id: Some(group_id.clone()),
+                at: now,
+            }
+        });
+        writes.extend(wanted);
         writes.extend(also);
         if let Some(before_epoch) = epoch.checked_sub(KEPT_EPOCHS).filter(|epoch| *epoch > 0) {
             writes.push(Write::ForgetAnswers {

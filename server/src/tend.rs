@@ -1,6 +1,7 @@
 //! What the owner does with groups of its own accord: it proposes to remove clients that are gone
 //! or were not heard of for long, and forgets groups that ended long ago.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use moh_messages::{
@@ -17,6 +18,8 @@ use crate::store::StoreError;
 
 /// How often the store is asked for groups that are due, when nobody says that one is.
 const INTERVAL: Duration = Duration::from_secs(30);
+/// A group with which something went wrong is left alone for so long, in milliseconds.
+const RETRY_MS: u64 = 5 * 60 * 1000;
 /// So many groups are looked after before the store is asked again.
 const BATCH: usize = 100;
 
@@ -25,12 +28,15 @@ impl Node {
     pub(crate) async fn run_tending(&self) {
         loop {
             let more = match self.tend_what_is_due().await {
-                Ok(tended) => tended == BATCH,
+                Ok(due) => due == BATCH,
                 Err(error) => {
                     tracing::warn!(%error, "groups were not looked after");
                     false
                 }
             };
+            if self.stopping().is_cancelled() {
+                return;
+            }
             if more {
                 continue;
             }
@@ -43,23 +49,35 @@ impl Node {
     }
 
     /// How many groups were due. What goes wrong with one of them does not keep the others
-    /// waiting.
-    async fn tend_what_is_due(&self) -> Result<usize, StoreError> {
+    /// waiting: it is left alone for a while.
+    async fn tend_what_is_due(&self) -> Result<usize, Refusal> {
         let due = self.store().groups_due(self.now_ms(), BATCH).await?;
-        let mut tended = 0;
         for group_id in &due {
             if self.stopping().is_cancelled() {
-                return Ok(0);
+                break;
             }
-            match self.tend_group(group_id).await {
-                Ok(()) => tended += 1,
-                Err(error) => {
-                    let group = hex::encode(group_id.as_slice());
-                    tracing::warn!(%group, %error, "a group was not looked after");
-                }
-            }
+            let (node, id) = (self.clone(), group_id.clone());
+            let tended = tokio::spawn(async move { node.tend_group(&id).await });
+            let error = match tended.await {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            let group = hex::encode(group_id.as_slice());
+            tracing::warn!(%group, %error, "a group was not looked after");
+            let clients = self.store().wanted_removals(group_id).await?;
+            let later = Write::PostponeRemovals {
+                group_id: group_id.clone(),
+                clients,
+                until: self.now_ms().saturating_add(RETRY_MS),
+            };
+            let change = Change {
+                expect: Vec::new(),
+                writes: vec![later],
+            };
+            self.commit(change).await?;
         }
-        Ok(tended)
+        Ok(due.len())
     }
 
     async fn tend_group(&self, group_id: &GroupId) -> Result<(), Refusal> {
@@ -208,28 +226,29 @@ impl Node {
 
     /// The writes by which members of a group are to be removed whose queues, at a provider, do
     /// not exist.
-    pub(crate) async fn want_removal_of_queues(
+    pub(crate) async fn want_removals(
         &self,
         group_id: &GroupId,
         provider: &ProviderName,
-        queues: &[ClientQueueInformation],
+        queues: &HashSet<ClientQueueInformation>,
     ) -> Result<Vec<Write>, StoreError> {
-        let Ok(group) = self.groups().read(self.store(), group_id).await else {
-            return Ok(Vec::new());
+        let group = match self.groups().read(self.store(), group_id).await {
+            Ok(group) => group,
+            Err(Refusal::UnknownGroup) => return Ok(Vec::new()),
+            Err(error) => return Err(StoreError(error.to_string())),
         };
         let now = self.now_ms();
-        let is_one = |queue: &moh_messages::QueueConfig| {
+        let members = group.roster().members().map(|(_, member)| member);
+        let gone = members.filter(|member| {
+            let queue = &member.queue_config;
             queue.provider == *provider && queues.contains(&queue.client_queue_information)
-        };
-        let members = group.roster().members();
-        let gone = members.filter(|(_, member)| is_one(&member.queue_config));
-        Ok(gone
-            .map(|(_, member)| Write::WantRemoval {
-                client_id: member.client_id.clone(),
-                group_id: Some(group_id.clone()),
-                at: now,
-            })
-            .collect())
+        });
+        let want = gone.map(|member| Write::WantRemoval {
+            client_id: member.client_id.clone(),
+            group_id: Some(group_id.clone()),
+            at: now,
+        });
+        Ok(want.collect())
     }
 }
 

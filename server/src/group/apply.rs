@@ -9,7 +9,7 @@ use super::roster::{self, Member, Roster};
 use super::storage::Storage;
 use super::stored::{CommitStep, Entry, FORMAT, Pending, Step};
 use super::welcome::Welcomes;
-use super::{Group, Outgoing, Unreadable};
+use super::{Fetching, Group, Outgoing, Unreadable};
 use crate::change::Version;
 
 /// A log smaller than this is not worth a snapshot.
@@ -28,7 +28,7 @@ pub(super) enum Change {
         except: Option<u32>,
     },
     /// The client that was added with this KeyPackage fetches the tree.
-    Fetch(Vec<u8>),
+    Fetch { reference: Vec<u8>, epoch: u64 },
     /// Nobody is left.
     End,
 }
@@ -60,6 +60,8 @@ pub struct Applied {
     pub entered: Vec<ClientId>,
     /// Clients that had a leaf and have none now.
     pub left: Vec<ClientId>,
+    /// Clients that were about to be removed, which has lapsed and could not be proposed anew.
+    pub lapsed: Vec<ClientId>,
     /// What goes out.
     pub outgoing: Vec<Outgoing>,
 }
@@ -71,14 +73,18 @@ struct Outcome {
     snapshot: Option<Vec<u8>>,
     entered: Vec<ClientId>,
     left: Vec<ClientId>,
+    lapsed: Vec<ClientId>,
     outgoing: Vec<Outgoing>,
 }
 
 impl Group {
     /// That a client fetches the tree of its Welcome for the first time.
     #[must_use]
-    pub fn fetched(reference: &KeyPackageRef) -> Decision {
-        Decision(Change::Fetch(reference.as_slice().to_vec()))
+    pub fn fetched(fetching: &Fetching<'_>) -> Decision {
+        Decision(Change::Fetch {
+            reference: fetching.reference.as_slice().to_vec(),
+            epoch: fetching.epoch,
+        })
     }
 
     /// The group after a decision that was made at `now`.
@@ -108,7 +114,7 @@ impl Group {
                 outcome.outgoing = self.tell(&pending, except).ok_or(Unreadable)?;
                 entry(Step::Propose(pending))
             }
-            Change::Fetch(reference) => entry(Step::Fetch(reference)),
+            Change::Fetch { reference, epoch } => entry(Step::Fetch { reference, epoch }),
             Change::End => entry(Step::End(Vec::new())),
         };
         self.facts.follow(&entry);
@@ -128,7 +134,12 @@ impl Group {
         merged.map_err(|_| Unreadable)?;
         let before = std::mem::take(&mut self.roster);
         self.renew_roster(&before)?;
-        let (filled, blanked) = moved(&before, &self.roster);
+        let (mut filled, blanked) = moved(&before, &self.roster);
+        // Also where a client is added that was removed by the same commit.
+        let added = decision.added.iter().map(|added| &added.client);
+        filled.extend(added.filter_map(|client| self.roster.leaf_of(client)));
+        filled.sort_unstable();
+        filled.dedup();
         let clients = |of: &Roster, leaves: &[u32], gone_from: &Roster| -> Vec<ClientId> {
             let members = leaves.iter().filter_map(|leaf| of.member(*leaf));
             let clients = members.map(|member| member.client_id.clone());
@@ -136,6 +147,10 @@ impl Group {
         };
         let all_left: Vec<u32> = filled.iter().chain(&blanked).copied().collect();
         let left = clients(&before, &all_left, &self.roster);
+        let is_lapsed = |leaf: &u32| !decision.proposed.iter().any(|p| p.target == *leaf);
+        let lapsed = self.targets().into_iter().filter(is_lapsed);
+        let lapsed = lapsed.filter_map(|leaf| self.roster.member(leaf));
+        let lapsed = lapsed.map(|member| member.client_id.clone()).collect();
         let entry = Entry {
             format: FORMAT,
             accepted_at: now,
@@ -159,6 +174,7 @@ impl Group {
             snapshot: None,
             entered: clients(&self.roster, &filled, &before),
             left,
+            lapsed,
             outgoing,
         };
         self.facts.follow(&entry);
@@ -201,6 +217,7 @@ impl Group {
             due_at: self.due_at(),
             entered: outcome.entered,
             left: outcome.left,
+            lapsed: outcome.lapsed,
             outgoing: outcome.outgoing,
         })
     }

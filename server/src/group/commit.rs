@@ -1,6 +1,6 @@
 //! A commit: whether it may be, and what is to become of the group.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use moh_messages::Message as _;
 use moh_messages::{
@@ -14,6 +14,7 @@ use openmls::prelude::{
 use tls_codec::Serialize as _;
 
 use super::apply::{Added, Change, Decision};
+use super::key_package::MAX_LIFE_SECONDS;
 use super::leaf::{self, Entering};
 use super::message::{CommitContent, Content, Handshake, Origin, Proposal};
 use super::roster::Member;
@@ -70,7 +71,7 @@ pub(super) struct CommitDecision {
 impl CommitDecision {
     /// About how long its entry in the log is, in bytes.
     pub(super) fn size(&self) -> usize {
-        self.message.len() + self.staged_bytes.len()
+        self.message.len() + self.staged_bytes.len() + self.partial_group_info.len()
     }
 }
 
@@ -122,10 +123,10 @@ impl Group {
 
         let (signer, committer) = self.check_committer(&staged, &author, &removed, checks)?;
         let added = self.check_adds(&staged, &removed, checks)?;
-        let members = self.roster.len() - removed.len() + added.len();
-        let members = members + usize::from(author.joins);
-        if members > checks.limits.max_members {
-            return Err(Refusal::LimitExceeded("the group would have too many members").into());
+        self.check_sizes(&author, &removed, &added, checks)?;
+        let keys = added.iter().map(|(added, _)| &added.member.signature_key);
+        if keys.into_iter().any(|key| *key == committer.signature_key) {
+            return Err(invalid(&"another leaf has this signature key").into());
         }
         self.check_admins(&staged, content, &author, &removed, &added)?;
         group_info::verify(
@@ -225,19 +226,28 @@ impl Group {
         if author.leaf.is_some_and(|leaf| self.is_targeted(leaf)) {
             return Err(violation("this client is about to be removed"));
         }
+        let references: BTreeSet<_> = content.references.iter().collect();
+        if references.len() < content.references.len() {
+            return Err(invalid(&"a proposal is taken once"));
+        }
         let mut removed = BTreeSet::new();
         if !author.joins {
-            let taken = |reference| content.references.contains(reference);
+            let taken = |reference| references.contains(reference);
             if !self.waiting.iter().all(|waiting| taken(&waiting.reference)) {
                 return Err(self.pending_first());
             }
             removed = self.targets();
         }
+        let mut added = BTreeSet::new();
         for proposal in &content.by_value {
-            if let Proposal::Remove(leaf) = proposal
-                && !removed.insert(*leaf)
-            {
-                return Err(violation("a leaf is removed once"));
+            match proposal {
+                Proposal::Remove(leaf) if !removed.insert(*leaf) => {
+                    return Err(violation("a leaf is removed once"));
+                }
+                Proposal::Add(Some(client)) if !added.insert(client) => {
+                    return Err(violation("a client is added once"));
+                }
+                _ => {}
             }
         }
         Ok(removed)
@@ -286,16 +296,17 @@ impl Group {
         let times = self.facts.rejoins.iter();
         let times = times.filter(|(who, at)| who == client.as_str() && lately(*at));
         let times: Vec<u64> = times.map(|(_, at)| *at).collect();
-        match times.first() {
-            Some(first) if times.len() >= checks.limits.max_rejoins_per_hour => {
-                let wait_ms = first.saturating_add(REJOIN_WINDOW_MS) - checks.now;
-                Err(Refusal::RateLimited {
-                    reason: "this client joins again too often",
-                    retry_after_seconds: u32::try_from(wait_ms.div_ceil(1000)).unwrap_or(u32::MAX),
-                })
-            }
-            _ => Ok(()),
+        if times.len() < checks.limits.max_rejoins_per_hour {
+            return Ok(());
         }
+        let first = times.first().copied().unwrap_or(checks.now);
+        let wait_ms = first
+            .saturating_add(REJOIN_WINDOW_MS)
+            .saturating_sub(checks.now);
+        Err(Refusal::RateLimited {
+            reason: "this client joins again too often",
+            retry_after_seconds: u32::try_from(wait_ms.div_ceil(1000)).unwrap_or(u32::MAX),
+        })
     }
 
     /// RFC 9420's own rules.
@@ -362,8 +373,8 @@ impl Group {
         }
     }
 
-    /// That no leaf that stays has the signature key of a path's leaf. (Of those that are added,
-    /// openmls sees to that.)
+    /// That no leaf that stays has the signature key of a path's leaf. (That those that are added
+    /// have other keys than those that stay, openmls sees to.)
     fn check_key(&self, node: &LeafNode, gone: &BTreeSet<u32>) -> Result<(), Refusal> {
         let key = node.signature_key().as_slice();
         let mut members = self.roster.members();
@@ -379,7 +390,6 @@ impl Group {
         removed: &BTreeSet<u32>,
         checks: &Checks<'_>,
     ) -> Result<Vec<(Added, Joiner)>, Undecided> {
-        let mut clients = BTreeSet::new();
         let mut added = Vec::new();
         for add in staged.add_proposals() {
             let key_package = add.add_proposal().key_package();
@@ -390,34 +400,64 @@ impl Group {
             };
             let client = leaf::check(&entering, self.scheme, checks)?;
             self.check_client(&client, removed)?;
-            if !clients.insert(client.clone()) {
-                return Err(violation("a client is added once").into());
-            }
             let for_connections = node.extensions().contains(ExtensionType::Unknown(
                 extension_type::CONNECTION_KEY_PACKAGE,
             ));
             if for_connections && self.group_type == GroupType::Regular {
                 return Err(violation("this KeyPackage is for connection groups").into());
             }
-            added.push(self.added(key_package, client)?);
+            added.push(self.added(key_package, client, checks.now)?);
         }
         Ok(added)
+    }
+
+    /// That neither the group nor what one user has of it becomes too large.
+    fn check_sizes(
+        &self,
+        author: &Author,
+        removed: &BTreeSet<u32>,
+        added: &[(Added, Joiner)],
+        checks: &Checks<'_>,
+    ) -> Result<(), Refusal> {
+        let joining = author.joins.then_some(&author.client);
+        let clients = added.iter().map(|(added, _)| &added.client).chain(joining);
+        let mut by_user: BTreeMap<UserId, usize> = BTreeMap::new();
+        for client in clients {
+            *by_user.entry(client.user_id()).or_default() += 1;
+        }
+        let entering: usize = by_user.values().sum();
+        if self.roster.len() - removed.len() + entering > checks.limits.max_members {
+            return Err(Refusal::LimitExceeded(
+                "the group would have too many members",
+            ));
+        }
+        let max = usize::try_from(checks.limits.max_clients_per_user).unwrap_or(usize::MAX);
+        let has_too_many = |(user, entering): (&UserId, &usize)| {
+            let leaves = self.roster.leaves_of_user(user);
+            leaves.filter(|leaf| !removed.contains(leaf)).count() + entering > max
+        };
+        if by_user.iter().any(has_too_many) {
+            return Err(Refusal::LimitExceeded("a user would have too many clients"));
+        }
+        Ok(())
     }
 
     fn added(
         &self,
         key_package: &KeyPackage,
         client: ClientId,
+        now: u64,
     ) -> Result<(Added, Joiner), Refusal> {
         let reference = key_package.hash_ref(&Crypto).map_err(|e| invalid(&e))?;
         let member = Member::of(key_package.leaf_node(), self.scheme)
             .ok_or_else(|| violation("the leaf cannot be read"))?;
+        let not_after = key_package.life_time().not_after().saturating_mul(1000);
         let joiner = Joiner {
             reference: reference.as_slice().to_vec(),
             epoch: self.epoch() + 1,
             client: client.to_string(),
             signature_key: member.signature_key.as_slice().to_vec(),
-            expires_at: key_package.life_time().not_after().saturating_mul(1000),
+            expires_at: not_after.min(now.saturating_add(MAX_LIFE_SECONDS * 1000)),
             fetched_at: None,
             left: false,
         };
@@ -454,8 +494,16 @@ impl Group {
             return Ok(());
         };
         let names_admins = self.names_admins(staged, content);
-        let by_value = |leaf: u32| content.by_value.contains(&Proposal::Remove(leaf));
-        let goes = |leaf: u32| by_value(leaf) || (names_admins && removed.contains(&leaf));
+        let by_value = content
+            .by_value
+            .iter()
+            .filter_map(|proposal| match proposal {
+                Proposal::Remove(leaf) => Some(*leaf),
+                _ => None,
+            });
+        let by_value: BTreeSet<u32> = by_value.collect();
+        let goes =
+            |leaf: u32| by_value.contains(&leaf) || (names_admins && removed.contains(&leaf));
         let stays = |user: &UserId| {
             let mut leaves = self.roster.leaves_of_user(user);
             leaves.any(|leaf| !goes(leaf))

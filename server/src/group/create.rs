@@ -87,6 +87,7 @@ pub fn create(creation: &Creation<'_>, checks: &Checks<'_>) -> Result<(Group, Ve
     let unreadable = |_| violation("the group cannot be read");
     let mut group = Group::of(mls, 0, facts, 0).map_err(unreadable)?;
     group.renew_roster(&Roster::default()).map_err(unreadable)?;
+    group.context_extensions()?;
     let snapshot = group.encode_snapshot(storage.into_values());
     group.snapshot_bytes = snapshot.len();
     Ok((group, snapshot))

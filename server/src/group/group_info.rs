@@ -1,5 +1,7 @@
 //! Whether the GroupInfo that a committer signed is that of the epoch which its commit leads to.
 
+use std::collections::BTreeSet;
+
 use moh_messages::{
     HandshakeBytes, MlsBytes, Opaque, PartialGroupInfo, Signature, label, sign_content,
 };
@@ -95,6 +97,13 @@ pub(super) fn verify(
         return Err(Refusal::InvalidGroupInfo(
             "ratchet_tree does not belong here",
         ));
+    }
+    let types = partial
+        .group_info_extensions
+        .iter()
+        .map(|e| e.extension_type);
+    if types.collect::<BTreeSet<_>>().len() < partial.group_info_extensions.len() {
+        return Err(Refusal::InvalidGroupInfo("an extension stands twice"));
     }
     let tag = MlsBytes::new(confirmation_tag)
         .map_err(|_| Refusal::InvalidGroupInfo("no confirmation tag"))?;

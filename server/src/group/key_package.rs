@@ -11,7 +11,7 @@ use crate::crypto::Crypto;
 use crate::error::Refusal;
 
 /// Longer lives than this are not taken: 100 days, in seconds.
-const MAX_LIFE_SECONDS: u64 = 100 * 24 * 60 * 60;
+pub(super) const MAX_LIFE_SECONDS: u64 = 100 * 24 * 60 * 60;
 
 fn invalid(what: impl std::fmt::Display) -> Refusal {
     Refusal::InvalidKeyPackage(what.to_string())

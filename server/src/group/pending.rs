@@ -17,8 +17,12 @@ use crate::error::Refusal;
 
 /// The most proposals that wait in an epoch (section 11).
 const MAX_PENDING: usize = 256;
+/// The longest self-removal, in bytes. It is kept, and handed to everybody who commits without it.
+const MAX_SELF_REMOVAL_BYTES: usize = 1 << 10;
 /// The owner proposes Removes at most so often, in milliseconds.
 const BATCH_INTERVAL_MS: u64 = 60 * 1000;
+/// When we cannot sign for the key that the group knows: how often that is tried.
+const NO_KEY_INTERVAL_MS: u64 = 60 * 60 * 1000;
 /// So long after its attestation has expired is a client removed.
 const EXPIRED_GRACE_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 /// After so long without a commit of its own is a client removed.
@@ -84,6 +88,9 @@ impl Group {
         if handshake.origin != Origin::Member(sender.leaf) {
             return Err(invalid("leaf_index is not the sender of the proposal"));
         }
+        if handshake.bytes.len() > MAX_SELF_REMOVAL_BYTES {
+            return Err(Refusal::LimitExceeded("a self-removal has at most 1 KiB"));
+        }
         if handshake.content != Content::Proposal(Proposal::Remove(sender.leaf)) {
             return Err(violation("the proposal is the Remove of its sender"));
         }
@@ -98,7 +105,7 @@ impl Group {
         if leaving.len() == self.roster.len() {
             return Err(violation("somebody has to stay"));
         }
-        if self.has_admin(&BTreeSet::new()) && !self.has_admin(&leaving) {
+        if self.has_admin(&self.targets()) && !self.has_admin(&leaving) {
             return Err(violation("an admin has to stay"));
         }
         self.queued(&handshake.bytes)?;
@@ -128,11 +135,12 @@ impl Group {
         let wanted = wanted.iter().filter_map(|c| self.roster.leaf_of(c));
         let overdue = self.deadlines().filter(|(_, at)| *at <= now);
         let mut targets: BTreeSet<u32> = wanted.chain(overdue.map(|(leaf, _)| leaf)).collect();
-        targets.retain(|leaf| !self.is_targeted(*leaf));
+        let targeted = self.targets();
+        targets.retain(|leaf| !targeted.contains(leaf));
         if targets.is_empty() {
             return Tending::Wait(self.due_at());
         }
-        if self.targets().union(&targets).count() == self.roster.len() {
+        if targeted.union(&targets).count() == self.roster.len() {
             return Tending::Change(Decision(Change::End));
         }
         let next_batch_at = self.facts.last_batch_at.saturating_add(BATCH_INTERVAL_MS);
@@ -147,7 +155,7 @@ impl Group {
                 except: None,
             })),
             // The key that the group knows is lost.
-            None => Tending::Wait(now.saturating_add(EXPIRED_GRACE_MS)),
+            None => Tending::Wait(now.saturating_add(NO_KEY_INTERVAL_MS)),
         }
     }
 
@@ -160,9 +168,9 @@ impl Group {
         if self.facts.pending.len() >= MAX_PENDING {
             return u64::MAX;
         }
-        let untargeted = self
-            .deadlines()
-            .filter(|(leaf, _)| !self.is_targeted(*leaf));
+        let targets = self.targets();
+        let untargeted = self.deadlines();
+        let untargeted = untargeted.filter(|(leaf, _)| !targets.contains(leaf));
         let next_batch_at = self.facts.last_batch_at.saturating_add(BATCH_INTERVAL_MS);
         let first = untargeted.map(|(_, at)| at).min();
         first.map_or(u64::MAX, |at| at.max(next_batch_at))

@@ -1,6 +1,6 @@
 //! What is stored of a group: a snapshot, and the entries of the log after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,8 @@ pub(super) struct Joiner {
     pub(super) epoch: u64,
     pub(super) client: String,
     pub(super) signature_key: Vec<u8>,
-    /// When its KeyPackage does, in milliseconds since the Unix epoch.
+    /// When its KeyPackage does, in milliseconds since the Unix epoch; or when no KeyPackage
+    /// should live any longer.
     pub(super) expires_at: u64,
     /// When it first fetched the tree.
     pub(super) fetched_at: Option<u64>,
@@ -97,9 +98,9 @@ impl Facts {
                 }
                 self.pending.extend(proposed.iter().cloned());
             }
-            Step::Fetch(reference) => {
+            Step::Fetch { reference, epoch } => {
                 for joiner in &mut self.joiners {
-                    if joiner.reference == *reference {
+                    if joiner.reference == *reference && joiner.epoch == *epoch {
                         joiner.fetched_at.get_or_insert(at);
                     }
                 }
@@ -109,8 +110,9 @@ impl Facts {
     }
 
     fn follow_commit(&mut self, commit: &CommitStep, at: u64) {
+        let left: HashSet<&String> = commit.left.iter().collect();
         for joiner in &mut self.joiners {
-            joiner.left |= commit.left.contains(&joiner.client);
+            joiner.left |= left.contains(&joiner.client);
         }
         // Who has committed has the tree; a member who comes too late is told so.
         self.joiners.retain(|joiner| {
@@ -168,8 +170,9 @@ pub(super) enum Step {
     Commit(Box<CommitStep>),
     /// Proposals, which are pending.
     Propose(Vec<Pending>),
-    /// The tree of a Welcome was fetched for the first time, with this KeyPackageRef.
-    Fetch(Vec<u8>),
+    /// The tree of a Welcome was fetched for the first time: the KeyPackageRef, and the epoch that
+    /// the Welcome leads to.
+    Fetch { reference: Vec<u8>, epoch: u64 },
     /// The group ended, by this commit; or, where that is empty, for want of members.
     End(Vec<u8>),
 }

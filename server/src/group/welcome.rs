@@ -19,7 +19,8 @@ struct WelcomeMessage {
     wire_format: u16,
     cipher_suite: u16,
     secrets: List<Secrets, 10_000>,
-    encrypted_group_info: MlsBytes,
+    /// It is sent to each destination. The tree is not in it.
+    encrypted_group_info: Opaque<{ 256 << 10 }>,
 }
 
 #[derive(Clone, TlsSize, TlsSerialize, TlsDeserializeBytes)]

@@ -20,7 +20,7 @@ fn check(commit: &Proposed<'_>) -> Result<(), Refusal> {
     let Some(after) = commit.only_context_extensions() else {
         return violation("set_roles holds one GroupContextExtensions, and nothing else by value");
     };
-    let before = commit.group().context_extensions();
+    let before = commit.group().context_extensions()?;
     let types = |all: &[Extension]| all.iter().map(|e| e.extension_type).collect::<Vec<_>>();
     let (mut had, mut has) = (types(&before), types(after));
     had.sort_unstable();

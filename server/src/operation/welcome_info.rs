@@ -45,7 +45,7 @@ pub(super) async fn run(
             group_id,
             |group, checks| {
                 admit(group, checks.now)?;
-                Ok((Group::fetched(key_package_ref), ()))
+                Ok((Group::fetched(&fetching), ()))
             },
             |_, _, ()| Vec::new(),
         );

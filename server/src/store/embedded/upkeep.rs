@@ -26,6 +26,9 @@ pub(super) const POSTPONE: &str = "
     UPDATE wanted_removals SET wanted_at = ?3
     WHERE group_number = ?1 AND client = ?2 AND wanted_at < ?3";
 
+/// A removal is not wanted any more.
+const DONE: &str = "DELETE FROM wanted_removals WHERE group_number = ?1 AND client = ?2";
+
 /// A group is due later.
 pub(super) const DEFER: &str = "UPDATE groups SET due_at = ?2 WHERE number = ?1 AND due_at < ?2";
 
@@ -42,7 +45,8 @@ pub(super) fn due(at: u64) -> Option<i64> {
     (at != u64::MAX).then(|| time(at))
 }
 
-/// Keeps the index of a client's groups. Who both leaves and enters stays.
+/// Keeps the index of a client's groups. Who both leaves and enters stays; the removal of who
+/// leaves is not wanted any more.
 pub(super) fn members(
     connection: &Connection,
     group: i64,
@@ -55,6 +59,7 @@ pub(super) fn members(
             "DELETE FROM group_members WHERE client = ?1 AND group_number = ?2",
             params![client.as_str(), group],
         )?;
+        run(connection, DONE, params![group, client.as_str()])?;
     }
     for client in entered {
         run(
@@ -136,11 +141,7 @@ fn removals_done(connection: &Connection, group_id: &GroupId, clients: &[ClientI
         return Ok(());
     };
     for client in clients {
-        run(
-            connection,
-            "DELETE FROM wanted_removals WHERE group_number = ?1 AND client = ?2",
-            params![group, client.as_str()],
-        )?;
+        run(connection, DONE, params![group, client.as_str()])?;
     }
     Ok(())
 }

@@ -41,6 +41,8 @@ impl Plan {
         let members = &mut self.then.upkeep.members;
         members.retain(|(of, name)| *of != group || !left.contains(name));
         members.extend(entered.iter().map(|name| (group, *name)));
+        let wanted = &mut self.then.upkeep.wanted;
+        wanted.retain(|(of, name), _| *of != group || !left.contains(name));
         let clients = |names: Vec<&str>| names.into_iter().map(client).collect();
         (due_at, clients(entered), clients(left))
     }
