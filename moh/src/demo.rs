@@ -1,5 +1,8 @@
 //! `moh demo`: two providers, one conversation, and whether everything arrived.
 
+mod cast;
+mod clock;
+mod line;
 mod stage;
 mod story;
 mod transcript;
@@ -14,12 +17,13 @@ use transcript::{Style, Transcript};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Alice is a user of a.example, Bob is one of b.example with two devices. Both providers run in
-this process, on loopback ports, with a throw-away certificate authority and stores in a
-temporary folder; everything between them and their clients is HTTPS.
+Alice and Mallory are users of a.example, Bob and Carol of b.example. Both providers run in this
+process, on loopback ports, with a throw-away certificate authority and stores in a temporary
+folder; everything between them and their clients is HTTPS. They go through every operation on
+groups, and through what has to be refused.
 
-Exits with 0 only when every message arrived and was decrypted; otherwise it says which step
-failed, and why, and exits with 1.")]
+Exits with 0 only when every message arrived and was decrypted, and everything that had to be
+refused was; otherwise it says which step failed, and why, and exits with 1.")]
 pub(crate) struct Arguments {
     /// Print one JSON object a line instead of a transcript
     #[arg(long)]

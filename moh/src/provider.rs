@@ -27,14 +27,18 @@ impl Running {
     pub(crate) async fn start(
         config: &Config,
         listener: Listener,
+        environment: Environment,
         observer: Arc<dyn Observer>,
     ) -> Result<Self> {
-        let node = config
-            .start(&listener, Environment::system(), observer)
-            .await?;
+        let node = config.start(&listener, environment, observer).await?;
         let stop = CancellationToken::new();
         let served = tokio::spawn(listener.serve(node.clone(), stop.clone()));
         Ok(Self { node, stop, served })
+    }
+
+    /// The provider itself.
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
     }
 
     /// Takes no further request, finishes those that are there, and ends.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use moh_messages::ProviderName;
-use moh_server::Config;
 use moh_server::observe::Unobserved;
+use moh_server::{Config, Environment};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::authority::Authority;
@@ -83,7 +83,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     };
     let listener = config.listen().await?;
     let address = listener.address();
-    let running = Running::start(&config, listener, Arc::new(Unobserved)).await?;
+    let environment = Environment::system();
+    let running = Running::start(&config, listener, environment, Arc::new(Unobserved)).await?;
     let mut out = std::io::stdout();
     writeln!(out, "ready https://{address} name={}", config.name)?;
     out.flush()?;

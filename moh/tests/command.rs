@@ -59,26 +59,67 @@ fn the_demonstration_shows_that_everything_arrives() {
         "{text}"
     );
     assert!(
-        text.contains("bob/laptop  reads   “Hello Bob, this crosses two providers.”"),
+        text.contains("bob/laptop    reads   “Hello Bob, this crosses two providers.”"),
         "{text}"
     );
+    for line in text.lines() {
+        assert!(line.chars().count() <= 100, "too long: {line}");
+    }
     assert!(
         !text.contains('\x1b'),
         "no colours where there is no terminal"
     );
 }
 
+/// All types of requests on groups but `re_initialize_group`.
+const CARRIED_OUT: [&str; 15] = [
+    "add_clients",
+    "add_users",
+    "client_deleted",
+    "create_group",
+    "delete_group",
+    "external_commit_info",
+    "external_join",
+    "remove_clients",
+    "remove_users",
+    "request_group_id",
+    "self_remove_client",
+    "send_message",
+    "set_roles",
+    "update_client",
+    "welcome_info",
+];
+
+/// What had to be refused: the request, and the code.
+const REFUSED: [(&str, u64); 14] = [
+    ("remove_users", 6),
+    ("send_message", 7),
+    ("update_client", 10),
+    ("external_commit_info", 7),
+    ("send_message", 11),
+    ("welcome_info", 19),
+    ("external_commit_info", 7),
+    ("external_commit_info", 5),
+    ("external_commit_info", 4),
+    ("external_commit_info", 2),
+    ("send_message", 12),
+    ("self_remove_client", 15),
+    ("delete_group", 6),
+    ("send_message", 8),
+];
+
 #[test]
-fn the_demonstration_in_json_has_the_same_keys_in_every_line() {
+fn the_demonstration_in_json_goes_through_every_operation_and_through_refusals() {
     let output = run(&["demo", "--json"]);
-    assert!(output.status.success());
     let text = String::from_utf8(output.stdout).expect("text");
+    assert!(output.status.success(), "{text}");
     let lines: Vec<serde_json::Value> = text
         .lines()
         .map(|line| serde_json::from_str(line).expect("an object a line"))
         .collect();
     for line in &lines {
         for key in [
+            "chapter",
             "step",
             "from",
             "to",
@@ -89,32 +130,61 @@ fn the_demonstration_in_json_has_the_same_keys_in_every_line() {
         ] {
             assert!(line.get(key).is_some(), "{key} is missing in {line}");
         }
-        assert_eq!(line["result"], "ok", "{line}");
+        // What is refused is a request, and was expected to be.
+        let is_expected = line["endpoint"].is_string() && line["expected"] == true;
+        assert!(line["result"] == "ok" || is_expected, "{line}");
     }
     let happened = |endpoint: &str, operation: &str| {
-        lines
-            .iter()
-            .any(|line| line["endpoint"] == endpoint && line["operation"] == operation)
+        lines.iter().any(|line| {
+            line["endpoint"] == endpoint && line["operation"] == operation && line["result"] == "ok"
+        })
     };
+    for operation in CARRIED_OUT {
+        let endpoint = match operation {
+            "welcome_info" => "/welcome_information",
+            "external_commit_info" => "/external_commit_information",
+            _ => "/group_operation",
+        };
+        assert!(happened(endpoint, operation), "{operation}");
+    }
     for (endpoint, operation) in [
-        ("/group_operation", "request_group_id"),
-        ("/group_operation", "create_group"),
-        ("/group_operation", "add_users"),
-        ("/group_operation", "update_client"),
-        ("/group_operation", "send_message"),
-        ("/welcome_information", "welcome_info"),
         ("/group_key_packages", "group_key_packages"),
         ("/verification_key", "verification_key"),
         ("/deliver_message", "deliver_message"),
     ] {
-        assert!(
-            happened(endpoint, operation),
-            "{endpoint} {operation} did not happen"
-        );
+        assert!(happened(endpoint, operation), "{operation}");
     }
-    let summary = lines.last().expect("lines");
+    let refusals: Vec<_> = lines
+        .iter()
+        .filter(|line| line["operation"] == "refusal")
+        .map(|line| (line["request"].as_str(), line["code"].as_u64()))
+        .collect();
+    assert_eq!(
+        refusals,
+        REFUSED.map(|(request, code)| (Some(request), Some(code)))
+    );
+    check_summary(lines.last().expect("lines"));
+}
+
+fn check_summary(summary: &serde_json::Value) {
     assert_eq!(summary["operation"], "summary");
     assert_eq!(summary["decrypted"], summary["expected"]);
+    assert_eq!(summary["requests_ok"], serde_json::json!(CARRIED_OUT));
+    assert_eq!(summary["refusals"], REFUSED.len());
+    let codes = [
+        "epoch_not_kept",
+        "group_deleted",
+        "invalid_message",
+        "pending_proposals",
+        "policy_violation",
+        "unauthenticated",
+        "unauthorized",
+        "unknown_group",
+        "unsupported_version",
+        "wrong_endpoint",
+        "wrong_epoch",
+    ];
+    assert_eq!(summary["refused_with"], serde_json::json!(codes));
 }
 
 #[test]

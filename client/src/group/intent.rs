@@ -337,7 +337,7 @@ pub(crate) fn group_update(bundle: &CommitMessageBundle) -> Result<MlsGroupUpdat
 }
 
 /// The leaves that pending proposals remove.
-fn proposed_removals(group: &MlsGroup) -> BTreeSet<LeafNodeIndex> {
+pub(super) fn proposed_removals(group: &MlsGroup) -> BTreeSet<LeafNodeIndex> {
     group
         .pending_proposals()
         .filter_map(|pending| match pending.proposal() {

@@ -128,6 +128,23 @@ impl Client {
         self.operate(group, Intent::Leave).await
     }
 
+    /// Whether this client is about to be removed from a group: it, or the group's owner, has
+    /// proposed that, and nobody has committed it yet.
+    ///
+    /// # Errors
+    /// When this client is not in it, or the state database cannot be used.
+    pub async fn is_leaving(&self, group: &GroupId) -> Result<bool, Error> {
+        let id = group.clone();
+        self.store()
+            .run(move |tx| {
+                tx.owner(&id)?
+                    .ok_or_else(|| Error::UnknownGroup(id.clone()))?;
+                let group = load(tx, &id)?;
+                Ok(intent::proposed_removals(&group).contains(&group.own_leaf_index()))
+            })
+            .await
+    }
+
     /// Ends a group for all of its members. When this returns it is gone here too; the others
     /// see it as [`Event::Removed`](crate::Event::Removed).
     ///

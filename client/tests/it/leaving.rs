@@ -13,10 +13,13 @@ fn is_leaving<T>(result: Result<T, Error>) -> bool {
 async fn who_leaves_is_gone_with_the_next_commit() {
     let scene = Scene::new();
     let (alice, bob, carol, group) = scene.trio().await;
+    assert!(!bob.client.is_leaving(&group).await.unwrap());
     assert_eq!(bob.client.leave(&group).await.unwrap().epoch, 2);
     for party in [&alice, &carol] {
         assert_eq!(received(party).await, []);
+        assert!(!party.client.is_leaving(&group).await.unwrap());
     }
+    assert!(bob.client.is_leaving(&group).await.unwrap());
     // Until then he reads, and that is all.
     carol.client.send(&group, "bye").await.unwrap();
     assert!(is_leaving(bob.client.send(&group, "x").await));

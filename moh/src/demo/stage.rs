@@ -5,13 +5,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use moh_client::{ConnectOptions, ProviderName};
 use moh_server::observe::{Observer, RequestEvent};
+use moh_server::{Environment, Node};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::clock::StageClock;
 use crate::authority::Authority;
 use crate::provider::{Running, for_development};
 
@@ -24,6 +26,7 @@ pub(super) struct Stage {
     providers: Vec<Running>,
     addresses: BTreeMap<String, SocketAddr>,
     ca_pem: Vec<u8>,
+    clock: StageClock,
 }
 
 /// A request that a provider answered, and when it came.
@@ -73,11 +76,16 @@ impl Stage {
         let addresses: BTreeMap<_, _> = prepared.iter().map(address).collect();
 
         let (sender, events) = mpsc::unbounded_channel();
+        let clock = StageClock::yesterday();
         let mut providers = Vec::new();
         for (mut config, listener) in prepared {
             config.federation.hosts.clone_from(&addresses);
             let reporter = Arc::new(Reporter(sender.clone()));
-            providers.push(Running::start(&config, listener, reporter).await?);
+            let environment = Environment {
+                clock: Arc::new(clock.clone()),
+                ..Environment::system()
+            };
+            providers.push(Running::start(&config, listener, environment, reporter).await?);
         }
         let ca_pem = std::fs::read(&ca)?;
         Ok((
@@ -86,6 +94,7 @@ impl Stage {
                 providers,
                 addresses,
                 ca_pem,
+                clock,
             },
             events,
         ))
@@ -101,11 +110,28 @@ impl Stage {
     /// How a client reaches its provider.
     pub(super) fn connect(&self, provider: &ProviderName) -> ConnectOptions {
         let options = ConnectOptions::new(provider.clone());
-        let options = options.root_certificate_pem(self.ca_pem.clone());
+        let options = options
+            .root_certificate_pem(self.ca_pem.clone())
+            .clock(self.clock.clone());
         match self.addresses.get(provider.as_str()) {
             Some(address) => options.resolve(provider.as_str(), *address),
             None => options,
         }
+    }
+
+    /// A provider.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub(super) fn provider(&self, name: &ProviderName) -> Result<&Node> {
+        let nodes = self.providers.iter().map(Running::node);
+        let mut named = nodes.filter(|node| node.name() == name);
+        named.next().with_context(|| format!("there is no {name}"))
+    }
+
+    /// What time it is for everybody.
+    pub(super) fn clock(&self) -> &StageClock {
+        &self.clock
     }
 
     /// Where a client keeps its state.

@@ -1,31 +1,21 @@
 //! What happens in the demonstration, step by step, and what has to come of each step.
 
-use std::time::Duration;
+mod beginning;
+mod end;
+mod forgeries;
+mod members;
+mod trouble;
 
 use anyhow::{Context, Result, bail, ensure};
-use moh_client::{Client, ClientId, Event, GroupId, NewDevice, UserId};
-use tokio::time::Instant;
+use moh_client::{DsErrorCode, Error, Event, GroupId};
+use tokio::time::{Duration, Instant, sleep};
 
+use super::cast::{Device, PATIENCE};
 use super::stage::Stage;
-use super::transcript::Transcript;
+use super::transcript::{Transcript, names};
 
-/// Everything that has to arrive in a step has to arrive within this.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// A device waits this long for each answer to what is new.
-const LOOK: Duration = Duration::from_secs(5);
-/// KeyPackages that each device hands to its provider.
-const KEY_PACKAGES: usize = 5;
-
-/// A device of somebody, and how it is called in the transcript.
-struct Device {
-    client: Client,
-}
-
-impl Device {
-    fn id(&self) -> &ClientId {
-        self.client.client_id()
-    }
-}
+/// How long to wait before looking again.
+const A_MOMENT: Duration = Duration::from_millis(20);
 
 /// The story, as far as it has been told.
 pub(super) struct Story<'a> {
@@ -40,115 +30,121 @@ impl<'a> Story<'a> {
 
     /// Tells it. An error says why the step that was last begun failed.
     pub(super) async fn play(mut self) -> Result<()> {
-        let (alice, bob): (UserId, UserId) = (
-            "mimi://a.example/u/alice".parse()?,
-            "mimi://b.example/u/bob".parse()?,
-        );
-
-        self.step("Alice becomes a user of a.example, Bob one of b.example");
-        let alice_phone = self.register(&alice, "phone").await?;
-        let bob_phone = self.register(&bob, "phone").await?;
-
-        self.step("Bob links his laptop; his phone vouches for it");
-        let bob_laptop = self.link(&bob_phone, "laptop").await?;
-
-        self.step("Each device leaves KeyPackages with its provider; Bob lets Alice fetch his");
-        for device in [&alice_phone, &bob_phone, &bob_laptop] {
-            device.client.refill_key_packages(KEY_PACKAGES).await?;
-        }
-        bob_phone.client.set_consent(&alice, true).await?;
-
-        self.step("Alice creates a group at a.example");
-        let group = alice_phone.client.create_group().await?;
-
-        self.step("Alice adds Bob, with both of his devices, and they join");
-        alice_phone.client.add_user(&group, &bob).await?;
-        for device in [&bob_phone, &bob_laptop] {
-            self.joins(device, &group).await?;
-        }
-
-        let everyone = [&alice_phone, &bob_phone, &bob_laptop];
-        self.says(
-            &group,
-            &alice_phone,
-            &everyone,
-            "Hello Bob, this crosses two providers.",
-        )
-        .await?;
-        self.says(
-            &group,
-            &bob_phone,
-            &everyone,
-            "Hello Alice! I read you on both devices.",
-        )
-        .await?;
-        self.says(
-            &group,
-            &bob_laptop,
-            &everyone,
-            "And this is from my laptop.",
-        )
-        .await?;
-
-        self.step("Bob's phone renews its keys; everybody moves on to the next epoch");
-        bob_phone.client.update(&group).await?;
-        for device in [&alice_phone, &bob_laptop] {
-            self.sees_update(device, &group, bob_phone.id()).await?;
-        }
-
-        self.says(
-            &group,
-            &alice_phone,
-            &everyone,
-            "New keys, same conversation.",
-        )
-        .await?;
-        self.says(&group, &bob_laptop, &everyone, "Good night, Alice.")
-            .await?;
-
-        self.step("All devices agree");
-        self.agree(&group, &everyone).await
+        let cast = Box::pin(self.people_meet()).await?;
+        let group = Box::pin(self.a_conversation(&cast)).await?;
+        Box::pin(self.who_is_there(&cast, &group)).await?;
+        Box::pin(self.who_leaves(&cast, &group)).await?;
+        Box::pin(self.a_day_is_lost(&cast, &group)).await?;
+        Box::pin(self.what_is_refused(&cast, &group)).await?;
+        Box::pin(self.the_end(&cast, &group)).await
     }
 
     fn step(&mut self, title: &str) {
-        self.transcript.step(title);
+        self.transcript.step(title, &[]);
     }
 
-    async fn register(&mut self, user: &UserId, device: &str) -> Result<Device> {
-        let options = self.stage.connect(&user.provider());
-        let path = self.stage.state_of(&format!("{}/{device}", user.user()));
-        let client = Client::register(options, path, user, device).await?;
-        self.transcript.meet(client.client_id());
-        Ok(Device { client })
+    /// A step in which requests have to be refused with these codes.
+    fn step_with(&mut self, title: &str, codes: &[DsErrorCode]) {
+        self.transcript.step(title, codes);
     }
 
-    async fn link(&mut self, with: &Device, device: &str) -> Result<Device> {
-        let user = with.client.user_id();
-        let options = self.stage.connect(&user.provider());
-        let path = self.stage.state_of(&format!("{}/{device}", user.user()));
-        let new = NewDevice::prepare(options, path, ClientId::new(user, device)?).await?;
-        let authorization = with.client.authorize(&new.request())?;
-        let client = new.register(authorization).await?;
-        self.transcript.meet(client.client_id());
-        Ok(Device { client })
+    /// A request that had to be refused, and with what.
+    fn refused<T>(
+        &mut self,
+        who: &Device,
+        request: &str,
+        code: DsErrorCode,
+        result: Result<T, Error>,
+    ) -> Result<()> {
+        match result {
+            Ok(_) => bail!("{request} by {} was not refused", who.id()),
+            Err(error) => match error.refusal() {
+                Some(refusal) if refusal.code == code => {
+                    self.transcript.refused(who.id(), request, refusal);
+                    Ok(())
+                }
+                _ => Err(error).with_context(|| format!("{request} has to be refused: {code}")),
+            },
+        }
+    }
+
+    /// A request was refused at first, and the client's library has seen to it.
+    fn overcame(
+        &mut self,
+        who: &Device,
+        request: &str,
+        code: DsErrorCode,
+        how: &str,
+    ) -> Result<()> {
+        ensure!(
+            self.transcript.has_seen(code),
+            "{request} by {} has to be refused at first: {code}",
+            who.id()
+        );
+        self.transcript.overcame(who.id(), request, code, how);
+        Ok(())
     }
 
     async fn joins(&mut self, device: &Device, group: &GroupId) -> Result<()> {
-        let event = self
-            .next(device)
-            .await
-            .context("the Welcome did not arrive")?;
-        let Event::Joined {
-            group: joined,
-            members,
-            epoch,
-            ..
-        } = &event
-        else {
-            bail!("{} got {event:?} instead of a Welcome", device.id());
-        };
-        ensure!(joined == group, "{} joined another group", device.id());
-        self.transcript.joined(device.id(), *epoch, members);
+        let joined = device.expect("its Welcome", |event| match event {
+            Event::Joined {
+                group: joined,
+                members,
+                epoch,
+                ..
+            } if joined == group => Some((*epoch, members.clone())),
+            _ => None,
+        });
+        let (epoch, members) = joined.await?;
+        self.transcript.joined(device.id(), epoch, &members);
+        Ok(())
+    }
+
+    /// These see a commit by which the members changed.
+    async fn see_change(&mut self, devices: &[&Device], by: &Device) -> Result<()> {
+        for device in devices {
+            let change = device.expect("the change", |event| match event {
+                Event::MembersChanged {
+                    by: who,
+                    added,
+                    removed,
+                    epoch,
+                    ..
+                } if who == by.id() => Some((*epoch, added.clone(), removed.clone())),
+                _ => None,
+            });
+            let (epoch, added, removed) = change.await?;
+            let why = match (&added[..], &removed[..]) {
+                (added, []) => format!("with {}", names(added)),
+                (_, removed) => format!("without {}", names(removed)),
+            };
+            self.transcript.moved_on(device.id(), epoch, &why);
+        }
+        Ok(())
+    }
+
+    /// These see that somebody has new keys.
+    async fn see_update(&mut self, devices: &[&Device], by: &Device) -> Result<()> {
+        for device in devices {
+            let update = device.expect("the commit", |event| match event {
+                Event::Updated { by: who, epoch, .. } if who == by.id() => Some(*epoch),
+                _ => None,
+            });
+            let epoch = update.await?;
+            self.transcript.moved_on(device.id(), epoch, "");
+        }
+        Ok(())
+    }
+
+    /// A device sees that it is in the group no longer.
+    async fn is_out(&mut self, device: &Device, by: &Device) -> Result<()> {
+        let removed = device.expect("its removal", |event| match event {
+            Event::Removed { by: who, .. } if who == by.id() => Some(()),
+            _ => None,
+        });
+        removed.await?;
+        let why = format!("by a commit of {}", by.name());
+        self.transcript.is_out(device.id(), &why);
         Ok(())
     }
 
@@ -157,78 +153,52 @@ impl<'a> Story<'a> {
         &mut self,
         group: &GroupId,
         from: &Device,
-        everyone: &[&Device],
+        readers: &[&Device],
         text: &str,
     ) -> Result<()> {
         let who = from.id();
-        self.step(&format!(
-            "{} writes from the {}",
-            capitalized(who),
-            who.device()
-        ));
-        self.transcript.wrote(who, text);
+        self.step(&format!("{} writes from the {}", from.name(), who.device()));
+        self.transcript.wrote(who, text, readers.len());
         from.client.send(group, text).await?;
-        for device in everyone.iter().filter(|device| device.id() != who) {
-            let event = self
-                .next(device)
-                .await
-                .context("the message did not arrive")?;
-            let Event::Message {
-                sender,
-                content,
-                epoch,
-                ..
-            } = &event
-            else {
-                bail!("{} got {event:?} instead of the message", device.id());
-            };
-            let read = String::from_utf8_lossy(content);
-            ensure!(
-                sender == who && read == text,
-                "{} read {read:?} by {sender}",
-                device.id()
-            );
-            self.transcript.read(device.id(), sender, &read, *epoch);
+        self.all_read(from, readers, text).await
+    }
+
+    async fn all_read(&mut self, from: &Device, readers: &[&Device], text: &str) -> Result<()> {
+        for device in readers {
+            let read = device.expect("the message", |event| match event {
+                Event::Message {
+                    sender,
+                    content,
+                    epoch,
+                    ..
+                } if sender == from.id() && content == text.as_bytes() => Some(*epoch),
+                _ => None,
+            });
+            let epoch = read.await?;
+            self.transcript.read(device.id(), from.id(), text, epoch);
         }
         Ok(())
     }
 
-    async fn sees_update(
-        &mut self,
-        device: &Device,
-        group: &GroupId,
-        who: &ClientId,
-    ) -> Result<()> {
-        let event = self
-            .next(device)
-            .await
-            .context("the commit did not arrive")?;
-        let Event::Updated {
-            group: updated,
-            by,
-            epoch,
-        } = &event
-        else {
-            bail!("{} got {event:?} instead of the commit", device.id());
-        };
-        ensure!(
-            updated == group && by == who,
-            "{} saw another commit",
-            device.id()
-        );
-        self.transcript.moved_on(device.id(), *epoch);
+    /// Waits until somebody knows that it is about to be removed.
+    async fn is_leaving(&self, device: &Device, group: &GroupId) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !device.client.is_leaving(group).await? {
+            ensure!(
+                Instant::now() < deadline,
+                "nobody proposed to remove {}",
+                device.id()
+            );
+            device.expect_nothing().await?;
+            sleep(A_MOMENT).await;
+        }
         Ok(())
     }
 
     async fn agree(&mut self, group: &GroupId, everyone: &[&Device]) -> Result<()> {
         let mut seen = Vec::new();
         for device in everyone {
-            let late = device.client.receive(Duration::ZERO).await?;
-            ensure!(
-                late.is_empty(),
-                "{} got {late:?}, which nobody sent",
-                device.id()
-            );
+            device.expect_nothing().await?;
             let epoch = device.client.epoch(group).await?;
             let members = device.client.members(group).await?;
             self.transcript.is_at(device.id(), epoch, members.len());
@@ -240,30 +210,4 @@ impl<'a> Story<'a> {
         );
         Ok(())
     }
-
-    /// The next event of a device, which is the only one that has arrived.
-    async fn next(&mut self, device: &Device) -> Result<Event> {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            let mut events = device.client.receive(LOOK).await?;
-            match events.len() {
-                0 => {}
-                1 => return Ok(events.remove(0)),
-                _ => bail!("{} got {events:?} at once", device.id()),
-            }
-        }
-        bail!("{} got nothing for {} s", device.id(), PATIENCE.as_secs())
-    }
-}
-
-/// The name of a client's user, as a person writes it.
-fn capitalized(client: &ClientId) -> String {
-    let user = client.user_id();
-    let mut letters = user.user().chars();
-    letters
-        .next()
-        .map(|first| first.to_ascii_uppercase())
-        .into_iter()
-        .chain(letters)
-        .collect()
 }

@@ -1,15 +1,18 @@
 //! What a person, or a program, sees of the demonstration.
 
+mod requests;
+mod summary;
+
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 
-use moh_client::ClientId;
-use moh_server::observe::RequestEvent;
+use moh_client::{ClientId, DsError, DsErrorCode, ProviderName, UserId};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::stage::{Answered, Stage};
+use requests::Counted;
 
 /// How it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +39,10 @@ impl Style {
 
 const BOLD: &str = "1";
 const DIM: &str = "2";
+const UNDERLINED: &str = "1;4";
 const GREEN: &str = "32";
 const RED: &str = "31";
+const YELLOW: &str = "33";
 const CYAN: &str = "36";
 
 /// Writes down what happens.
@@ -45,14 +50,20 @@ pub(super) struct Transcript {
     style: Style,
     events: mpsc::UnboundedReceiver<Answered>,
     started: Instant,
+    chapter: String,
     step: usize,
     title: String,
+    /// What requests may be refused with in this step; and which of that has happened.
+    allowed: Vec<DsErrorCode>,
+    happened: BTreeSet<String>,
     devices: BTreeSet<ClientId>,
-    requests: usize,
-    between_providers: usize,
-    bytes: usize,
+    /// Whose request its provider is passing on.
+    passing_on: Option<(ClientId, ProviderName)>,
+    counted: Counted,
     wrote: usize,
     read: usize,
+    /// How many times what was written has to be read.
+    expected: usize,
 }
 
 impl Transcript {
@@ -61,14 +72,17 @@ impl Transcript {
             style,
             events,
             started: Instant::now(),
+            chapter: String::new(),
             step: 0,
             title: String::new(),
+            allowed: Vec::new(),
+            happened: BTreeSet::new(),
             devices: BTreeSet::new(),
-            requests: 0,
-            between_providers: 0,
-            bytes: 0,
+            passing_on: None,
+            counted: Counted::default(),
             wrote: 0,
             read: 0,
+            expected: 0,
         }
     }
 
@@ -76,15 +90,8 @@ impl Transcript {
     pub(super) fn opening(&mut self, stage: &Stage) {
         if self.style == Style::Json {
             for (name, address) in stage.addresses() {
-                self.json(
-                    "",
-                    name,
-                    None,
-                    "start",
-                    None,
-                    "ok",
-                    &json!({ "address": address }),
-                );
+                let more = json!({ "address": address });
+                self.json("", name, "start", &more);
             }
             return;
         }
@@ -95,11 +102,24 @@ impl Transcript {
         }
     }
 
-    /// The next step begins.
-    pub(super) fn step(&mut self, title: &str) {
+    /// The next chapter begins.
+    pub(super) fn chapter(&mut self, title: &str) {
+        self.flush();
+        title.clone_into(&mut self.chapter);
+        if self.style != Style::Json {
+            self.line("");
+            self.line("");
+            self.line(&self.paint(UNDERLINED, title));
+        }
+    }
+
+    /// The next step begins, in which requests may be refused with these codes.
+    pub(super) fn step(&mut self, title: &str, allowed: &[DsErrorCode]) {
         self.flush();
         self.step += 1;
         title.clone_into(&mut self.title);
+        self.allowed = allowed.to_vec();
+        self.happened.clear();
         if self.style != Style::Json {
             let heading = format!("{:>2}  {title}", self.step);
             self.line("");
@@ -112,14 +132,16 @@ impl Transcript {
         self.devices.insert(device.clone());
     }
 
-    /// A device wrote a text.
-    pub(super) fn wrote(&mut self, who: &ClientId, text: &str) {
+    /// A device wrote a text, which so many others have to read.
+    pub(super) fn wrote(&mut self, who: &ClientId, text: &str, readers: usize) {
         self.wrote += 1;
+        self.expected += readers;
+        let more = json!({ "text": text, "readers": readers });
         self.said(
             who,
             who,
             "write",
-            &json!({ "text": text }),
+            &more,
             &format!("writes  {}", quoted(text)),
         );
     }
@@ -129,29 +151,83 @@ impl Transcript {
         self.flush();
         self.read += 1;
         let more = json!({ "text": text, "epoch": epoch });
-        self.said(
-            from,
-            who,
-            "decrypt",
-            &more,
-            &format!("reads   {}", quoted(text)),
-        );
+        let line = format!("reads   {}", quoted(text));
+        self.said(from, who, "decrypt", &more, &line);
     }
 
     /// A device has joined.
     pub(super) fn joined(&mut self, who: &ClientId, epoch: u64, members: &[ClientId]) {
         self.flush();
-        let names: Vec<_> = members.iter().map(short).collect();
         let more = json!({ "epoch": epoch, "members": members.len() });
-        let text = format!("joined  at epoch {epoch}, with {}", names.join(", "));
+        let text = format!("joined  at epoch {epoch}: {}", names(members));
         self.said(who, who, "join", &more, &text);
     }
 
-    /// A device has applied a commit.
-    pub(super) fn moved_on(&mut self, who: &ClientId, epoch: u64) {
+    /// A device has applied a commit, and this is what it was about.
+    pub(super) fn moved_on(&mut self, who: &ClientId, epoch: u64, why: &str) {
         self.flush();
-        let text = format!("is now  at epoch {epoch}");
-        self.said(who, who, "merge", &json!({ "epoch": epoch }), &text);
+        let text = format!(
+            "is now  at epoch {epoch}{}{why}",
+            if why.is_empty() { "" } else { ": " }
+        );
+        let more = json!({ "epoch": epoch, "why": why });
+        self.said(who, who, "merge", &more, &text);
+    }
+
+    /// A device learns who the admins are.
+    pub(super) fn learned_admins(&mut self, who: &ClientId, epoch: u64, admins: &[UserId]) {
+        let names: Vec<_> = admins.iter().map(UserId::user).collect();
+        self.moved_on(who, epoch, &format!("admins are {}", names.join(", ")));
+    }
+
+    /// A device is in the group no longer.
+    pub(super) fn is_out(&mut self, who: &ClientId, why: &str) {
+        self.flush();
+        self.said(
+            who,
+            who,
+            "leave",
+            &json!({ "why": why }),
+            &format!("is out  {why}"),
+        );
+    }
+
+    /// Something that a device does, or is told.
+    pub(super) fn note(&mut self, who: &ClientId, what: &str) {
+        self.flush();
+        self.said(who, who, "note", &json!({ "note": what }), what);
+    }
+
+    /// A request of a device was refused, as it had to be.
+    pub(super) fn refused(&mut self, who: &ClientId, request: &str, error: &DsError) {
+        self.flush();
+        let detail = error.detail();
+        let more = json!({
+            "request": request, "code": error.code.0, "name": error.code.to_string(),
+            "detail": detail, "overcome": false,
+        });
+        let said = match &*detail {
+            "" => "is refused".to_owned(),
+            detail => format!("is told {}", quoted(detail)),
+        };
+        let text = format!("{said} ({} {})", error.code.0, error.code);
+        self.said(who, who, "refusal", &more, &text);
+    }
+
+    /// A device was refused, and its library has dealt with that.
+    pub(super) fn overcame(&mut self, who: &ClientId, request: &str, code: DsErrorCode, how: &str) {
+        self.flush();
+        let more = json!({
+            "request": request, "code": code.0, "name": code.to_string(), "detail": how,
+            "overcome": true,
+        });
+        self.said(who, who, "refusal", &more, how);
+    }
+
+    /// Whether a request was refused with this code in this step.
+    pub(super) fn has_seen(&mut self, code: DsErrorCode) -> bool {
+        self.flush();
+        self.happened.contains(&code.to_string())
     }
 
     /// What a device thinks of the group.
@@ -162,159 +238,26 @@ impl Transcript {
         self.said(who, who, "agree", &more, &text);
     }
 
-    /// The end: whether everything arrived, and what did not.
-    pub(super) fn close(&mut self, failure: Option<&anyhow::Error>) -> bool {
-        self.flush();
-        let seconds = self.started.elapsed().as_secs_f64();
-        // Each text is for every device but the one that wrote it.
-        let expected = self.wrote * self.devices.len().saturating_sub(1);
-        let complete = failure.is_none() && self.read == expected;
-        let why = match failure {
-            Some(error) => format!("{error:#}"),
-            None => format!("{} of {expected} texts were decrypted", self.read),
-        };
-        if self.style == Style::Json {
-            let result = if complete { "ok" } else { "failed" };
-            let mut more = json!({
-                "messages": self.wrote, "decrypted": self.read, "expected": expected,
-                "devices": self.devices.len(), "requests": self.requests,
-                "between_providers": self.between_providers, "bytes": self.bytes,
-                "seconds": seconds,
-            });
-            if !complete {
-                more["reason"] = why.into();
-            }
-            self.json("", "", None, "summary", None, result, &more);
-            return complete;
-        }
-        self.line("");
-        if complete {
-            let done = self.paint(GREEN, "everything arrived and was decrypted");
-            self.line(&format!(
-                "{done}: {} texts, {} times read by {} devices",
-                self.wrote,
-                self.read,
-                self.devices.len()
-            ));
-        } else {
-            let failed = format!("failed in step {}, {:?}", self.step, self.title);
-            self.line(&format!("{}: {why}", self.paint(RED, &failed)));
-        }
-        self.line(&format!(
-            "{} HTTPS requests, {} of them between the providers; {} in {seconds:.1} s",
-            self.requests,
-            self.between_providers,
-            size(self.bytes),
-        ));
-        complete
-    }
-
     fn said(&mut self, from: &ClientId, to: &ClientId, what: &str, more: &Value, text: &str) {
         if self.style == Style::Json {
-            self.json(from.as_str(), to.as_str(), None, what, None, "ok", more);
+            self.json(from.as_str(), to.as_str(), what, more);
         } else {
-            let name = format!("{:<11}", short(to));
+            let name = format!("{:<13}", short(to));
             self.line(&format!("    {} {text}", self.paint(CYAN, &name)));
         }
     }
 
-    /// The requests that were answered since the last time, in the order in which they came.
-    fn flush(&mut self) {
-        let mut answered = Vec::new();
-        while let Ok(one) = self.events.try_recv() {
-            answered.push(one);
-        }
-        answered.sort_by_key(|one: &Answered| one.began);
-        for one in answered {
-            self.request(&one.event);
-        }
-    }
-
-    fn request(&mut self, event: &RequestEvent) {
-        let to = event.provider.as_str();
-        let from = event.from.as_deref().unwrap_or("");
-        let device = self
-            .devices
-            .iter()
-            .find(|device| device.as_str() == from)
-            .map(short);
-        // A provider asks itself for its own clients; that is no request on the network.
-        let inside = device.is_none() && from == to;
-        if !inside {
-            self.requests += 1;
-            self.bytes += event.request_bytes + event.response_bytes;
-            let is_provider = super::stage::NAMES.contains(&from);
-            self.between_providers += usize::from(is_provider || from.is_empty());
-        }
-        if self.style == Style::Json {
-            let more = json!({
-                "request_bytes": event.request_bytes, "response_bytes": event.response_bytes,
-                "duration_us": event.duration_us,
-            });
-            let endpoint = Some(event.endpoint);
-            self.json(
-                from,
-                to,
-                endpoint,
-                event.operation,
-                Some(event.status),
-                &event.result,
-                &more,
-            );
-            return;
-        }
-        let from = match device {
-            Some(device) => device,
-            None if from.is_empty() => "a provider".to_owned(),
-            None if from.starts_with("mimi://") => from
-                .parse::<ClientId>()
-                .map_or_else(|_| from.to_owned(), |c| short(&c)),
-            None => from.to_owned(),
-        };
-        let arrow = if inside {
-            format!("{:<11}   {to}", "")
-        } else {
-            format!("{from:<11} → {to}")
-        };
-        let call = if event.endpoint.trim_start_matches('/') == event.operation {
-            event.endpoint.to_owned()
-        } else {
-            format!("{} {}", event.endpoint, event.operation)
-        };
-        let result = if event.result == "ok" {
-            self.paint(GREEN, "ok")
-        } else {
-            self.paint(RED, &format!("{} {}", event.status, event.result))
-        };
-        let sizes = format!(
-            "{:>8} → {:>8}",
-            size(event.request_bytes),
-            size(event.response_bytes)
-        );
-        let micros = event.duration_us;
-        let time = format!("{:>5}.{} ms", micros / 1000, micros % 1000 / 100);
-        let numbers = self.paint(DIM, &format!("{sizes} {time}"));
-        self.line(&format!("    {arrow:<25} {call:<38} {result}  {numbers}"));
-    }
-
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the columns of a line, each of its own kind"
-    )]
-    fn json(
-        &self,
-        from: &str,
-        to: &str,
-        endpoint: Option<&str>,
-        operation: &str,
-        status: Option<u16>,
-        result: &str,
-        more: &Value,
-    ) {
-        let mut line = json!({
-            "step": self.step, "title": self.title, "from": from, "to": to,
-            "endpoint": endpoint, "operation": operation, "status": status, "result": result,
+    /// A line about something that is no request.
+    fn json(&self, from: &str, to: &str, operation: &str, more: &Value) {
+        let line = json!({
+            "chapter": self.chapter, "step": self.step, "title": self.title,
+            "from": from, "to": to, "endpoint": null, "operation": operation,
+            "status": null, "result": "ok",
         });
+        self.json_line(line, more);
+    }
+
+    fn json_line(&self, mut line: Value, more: &Value) {
         if let (Some(line), Some(more)) = (line.as_object_mut(), more.as_object()) {
             line.extend(more.clone());
         }
@@ -336,8 +279,14 @@ impl Transcript {
 }
 
 /// `alice/phone` for `mimi://a.example/d/alice/phone`.
-fn short(client: &ClientId) -> String {
+pub(super) fn short(client: &ClientId) -> String {
     format!("{}/{}", client.user_id().user(), client.device())
+}
+
+/// Clients, as people call them.
+pub(super) fn names(clients: &[ClientId]) -> String {
+    let names: Vec<_> = clients.iter().map(short).collect();
+    names.join(", ")
 }
 
 fn quoted(text: &str) -> String {

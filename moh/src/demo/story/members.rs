@@ -1,0 +1,168 @@
+//! Who is in the group, and who says so; and who leaves it.
+
+use anyhow::{Result, anyhow};
+use moh_client::{DsErrorCode, Event, GroupId};
+
+use super::Story;
+use crate::demo::cast::{Cast, Device};
+
+impl Story<'_> {
+    /// Ends with Alice's phone and tablet, Bob's phone and his laptop in the group.
+    pub(super) async fn who_is_there(&mut self, cast: &Cast, group: &GroupId) -> Result<()> {
+        let Cast {
+            alice,
+            bob,
+            laptop,
+            carol,
+            ..
+        } = cast;
+        self.transcript.chapter("Who is there, and who says so");
+        self.step("Alice adds Carol");
+        let her = carol.client.user_id();
+        alice.client.add_user(group, her).await?;
+        self.joins(carol, group).await?;
+        self.see_change(&[bob, laptop], alice).await?;
+
+        let code = DsErrorCode::UNAUTHORIZED;
+        self.step_with("Bob cannot remove her: he is no admin", &[code]);
+        let removed = bob.client.remove_user(group, her).await;
+        self.refused(bob, "remove_users", code, removed)?;
+
+        self.step("Alice makes Bob an admin as well");
+        let (one, other) = (alice.client.user_id(), bob.client.user_id());
+        let admins = vec![one.clone(), other.clone()];
+        alice.client.set_admins(group, admins).await?;
+        self.see_admins(&[bob, laptop, carol], alice).await?;
+
+        self.step("Now Bob removes Carol");
+        bob.client.remove_user(group, her).await?;
+        self.see_change(&[alice, laptop], bob).await?;
+
+        let code = DsErrorCode::UNKNOWN_GROUP;
+        self.step_with("Carol has not heard of it, and writes", &[code]);
+        let sent = carol.client.send(group, "Is anybody there?").await;
+        self.refused(carol, "send_message", code, sent)?;
+        self.is_out(carol, bob).await?;
+        Box::pin(self.alices_tablet(cast, group)).await
+    }
+
+    async fn alices_tablet(&mut self, cast: &Cast, group: &GroupId) -> Result<()> {
+        let Cast {
+            alice,
+            tablet,
+            bob,
+            laptop,
+            mallory,
+            ..
+        } = cast;
+        self.step("Alice adds her tablet");
+        alice.client.add_device(group, tablet.id()).await?;
+        self.joins(tablet, group).await?;
+        self.see_change(&[bob], alice).await?;
+
+        let code = DsErrorCode::WRONG_EPOCH;
+        let title = "Bob's laptop has not heard of it, and renews its keys: it comes second";
+        self.step_with(title, &[code]);
+        laptop.client.update(group).await?;
+        let how = "sees    what came first, and does it again on top of that";
+        self.overcame(laptop, "update_client", code, how)?;
+        self.see_change(&[laptop], alice).await?;
+        self.see_update(&[alice, tablet, bob], laptop).await?;
+
+        self.step("Alice's phone removes her tablet");
+        alice.client.remove_device(group, tablet.id()).await?;
+        self.is_out(tablet, alice).await?;
+        self.see_change(&[bob, laptop], alice).await?;
+
+        self.step("The tablet joins by itself: its user is there already");
+        let owner = alice.client.owner(group).await?;
+        tablet.client.join_group(group, &owner).await?;
+        self.see_change(&[alice, bob, laptop], tablet).await?;
+
+        let code = DsErrorCode::UNKNOWN_GROUP;
+        self.step_with("Mallory tries the same", &[code]);
+        let joined = mallory.client.join_group(group, &owner).await;
+        self.refused(mallory, "external_commit_info", code, joined)?;
+        let text = "From the sofa, and to all of you.";
+        self.says(group, tablet, &[alice, bob, laptop], text).await
+    }
+
+    async fn see_admins(&mut self, devices: &[&Device], by: &Device) -> Result<()> {
+        for device in devices {
+            let changed = device.expect("the admins", |event| match event {
+                Event::AdminsChanged {
+                    by: who,
+                    admins,
+                    epoch,
+                    ..
+                } if who == by.id() => Some((*epoch, admins.clone())),
+                _ => None,
+            });
+            let (epoch, admins) = changed.await?;
+            self.transcript.learned_admins(device.id(), epoch, &admins);
+        }
+        Ok(())
+    }
+
+    /// Ends with Alice's and Bob's phones in the group.
+    pub(super) async fn who_leaves(&mut self, cast: &Cast, group: &GroupId) -> Result<()> {
+        let Cast {
+            alice,
+            tablet,
+            bob,
+            laptop,
+            ..
+        } = cast;
+        self.transcript.chapter("Leaving");
+        self.step("The tablet leaves; a member that stays has to commit that");
+        tablet.client.leave(group).await?;
+        alice.expect_nothing().await?;
+        self.transcript
+            .note(alice.id(), "has     the proposal, which waits for a commit");
+
+        self.step("Alice writes; before that, her phone commits it");
+        let (text, readers) = ("My tablet is off now.", [bob, laptop]);
+        self.transcript.wrote(alice.id(), text, readers.len());
+        alice.client.send(group, text).await?;
+        self.see_that_one_is_gone(tablet, alice, &readers, text)
+            .await?;
+
+        self.step("Bob's laptop is stolen: b.example says that it is gone");
+        let owner = alice.client.owner(group).await?;
+        let home = laptop.client.user_id().provider();
+        self.stage
+            .provider(&home)?
+            .tell_client_deleted(&owner, laptop.id())
+            .await
+            .map_err(|error| anyhow!("{error}"))?;
+        self.is_leaving(laptop, group).await?;
+        self.transcript
+            .note(laptop.id(), "sees    that a.example proposes to remove it");
+
+        let code = DsErrorCode::PENDING_PROPOSALS;
+        self.step_with("Alice has not heard of it, and writes", &[code]);
+        let text = "Bob, are you still there?";
+        self.transcript.wrote(alice.id(), text, 1);
+        alice.client.send(group, text).await?;
+        let how = "commits what is pending, and sends it again";
+        self.overcame(alice, "send_message", code, how)?;
+        self.see_that_one_is_gone(laptop, alice, &[bob], text).await
+    }
+
+    /// One has written, and committed before that `gone` is removed.
+    async fn see_that_one_is_gone(
+        &mut self,
+        gone: &Device,
+        from: &Device,
+        readers: &[&Device],
+        text: &str,
+    ) -> Result<()> {
+        self.see_change(&[from], from).await?;
+        self.is_out(gone, from).await?;
+        for reader in readers {
+            self.see_change(&[reader], from).await?;
+            self.all_read(from, &[reader], text).await?;
+        }
+        Ok(())
+    }
+}
