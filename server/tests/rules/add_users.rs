@@ -1,13 +1,12 @@
 //! add_users.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use moh_messages::{DsErrorCode, KeyPackageRef, List, Message, MlsBytes, Opaque};
 use moh_server::Limits;
 
 use crate::clock::MINUTE_MS;
-use crate::device::{Device, now_ms};
+use crate::device::now_ms;
 use crate::leaves;
 use crate::made::Made;
 use crate::member::Plan;
@@ -27,25 +26,6 @@ fn adds(scene: &mut Scene, names: &[&str]) -> Made {
         .map(|name| scene.site.device(name).key_package());
     let plan = Plan::add(key_packages.collect());
     scene.made(ALICE, plan)
-}
-
-/// A commit of Alice's without a path that adds one client, by what is made of its KeyPackage.
-pub(crate) fn adds_edited(
-    scene: &mut Scene,
-    device: &Arc<Device>,
-    edit: impl FnOnce(&mut parts::KeyPackage),
-) -> Made {
-    let mut made = scene.made(
-        ALICE,
-        Plan {
-            without_path: true,
-            ..Plan::add(vec![device.key_package()])
-        },
-    );
-    let mut key_package = device.key_package_parts();
-    edit(&mut key_package);
-    made.add_instead(&scene.members[ALICE], &key_package);
-    made
 }
 
 #[tokio::test]
@@ -111,14 +91,14 @@ async fn leaves_that_are_added() {
     let dave = scene.site.device(DAVE);
     for (what, code, edit) in leaves::broken() {
         scene.site.clock.pass(MINUTE_MS);
-        let made = adds_edited(&mut scene, &dave, |key_package| {
+        let made = scene.adds_edited(ALICE, &dave, |key_package| {
             edit(&mut key_package.inner.leaf, &dave);
             key_package.sign(&dave.signer);
         });
         assert!(made.is_valid(&scene.members[ALICE]), "{what}");
         scene.refuses(ALICE, what, code, made.as_add()).await;
     }
-    let made = adds_edited(&mut scene, &dave, |key_package| {
+    let made = scene.adds_edited(ALICE, &dave, |key_package| {
         key_package.sign(&dave.signer);
     });
     scene
@@ -133,7 +113,7 @@ async fn leaves_that_are_not_valid() {
     let mut scene = Scene::set().await;
     let dave = scene.site.device(DAVE);
     for (what, edit) in leaves::INVALID {
-        let made = adds_edited(&mut scene, &dave, |key_package| {
+        let made = scene.adds_edited(ALICE, &dave, |key_package| {
             edit(&mut key_package.inner.leaf, &dave);
             key_package.sign(&dave.signer);
         });
@@ -177,7 +157,9 @@ async fn key_packages_that_are_none() {
     badly_signed_leaf.inner.leaf.identity = parts::bytes(b"mimi://c.example/d/eve/phone".to_vec());
     badly_signed_leaf.sign_but_not_the_leaf(&dave.signer);
     let mut a_members_key = scene.device(CAROL).key_package_parts();
-    let carols_other = scene.device(CAROL).anew("mimi://c.example/d/dave/phone");
+    let carols_other = scene
+        .device(CAROL)
+        .with_same_key("mimi://c.example/d/dave/phone");
     a_members_key.inner.leaf = carols_other.key_package_parts().inner.leaf;
     a_members_key.sign(&carols_other.signer);
     for (what, key_package) in [
@@ -189,7 +171,7 @@ async fn key_packages_that_are_none() {
         ("with a badly signed leaf", badly_signed_leaf),
         ("with the key of a member", a_members_key),
     ] {
-        let made = adds_edited(&mut scene, &dave, |parts| *parts = key_package);
+        let made = scene.adds_edited(ALICE, &dave, |parts| *parts = key_package);
         scene.refuses(ALICE, what, code, made.as_add()).await;
     }
     scene.goes_on().await;

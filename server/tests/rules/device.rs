@@ -111,11 +111,16 @@ impl Device {
         }
     }
 
-    /// A client that has lost everything but its key, or another one that uses the same key.
-    pub(crate) fn anew(&self, id: &str) -> Arc<Self> {
+    /// Another client that uses the same key.
+    pub(crate) fn with_same_key(&self, id: &str) -> Arc<Self> {
         let (storage, scheme) = (self.mls.storage(), self.signer.signature_scheme());
         let signer = SignatureKeyPair::read(storage, self.signer.public(), scheme).unwrap();
         Arc::new(Self::with_key(id, &self.home, self.suite, signer))
+    }
+
+    /// The same client, which has lost everything but its key.
+    pub(crate) fn again(&self) -> Arc<Self> {
+        self.with_same_key(self.id.as_str())
     }
 
     fn ciphersuite(&self) -> Ciphersuite {
@@ -161,7 +166,7 @@ impl Device {
         }
     }
 
-    fn leaf_extensions(says: &Says) -> Extensions<LeafNode> {
+    pub(crate) fn leaf_extensions(says: &Says) -> Extensions<LeafNode> {
         let versions = List::new(vec![DsProtocolVersion::MOH1]).unwrap();
         let mut all = vec![
             unknown(extension_type::MOH, &MohLeafNode { versions }),

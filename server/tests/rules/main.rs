@@ -3,11 +3,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod add_clients;
 mod add_users;
 mod cache;
+mod client_deleted;
 mod clock;
+mod connection_groups;
 mod create_group;
+mod delete_group;
 mod device;
+mod external_commit_info;
+mod external_join;
 mod home;
 mod leaves;
 mod made;
@@ -15,12 +21,23 @@ mod member;
 mod operations;
 mod parts;
 mod peers;
+mod pending_proposals;
 mod proposals;
+mod provider_removals;
 mod purity;
+mod re_initialize_group;
+mod recipients;
+mod remove_clients;
+mod remove_users;
+mod repeats;
 mod replay;
+mod request_group_id;
 mod requests;
+mod roles;
 mod scene;
+mod self_remove_client;
 mod send_message;
+mod set_roles;
 mod site;
 mod state;
 mod update_client;

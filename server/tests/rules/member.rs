@@ -14,7 +14,7 @@ use openmls::prelude::{
 use openmls_traits::OpenMlsProvider;
 use tls_codec::{DeserializeBytes, Serialize};
 
-use crate::device::{Device, Door};
+use crate::device::{Device, Door, Says};
 use crate::made::Made;
 use crate::parts;
 
@@ -104,7 +104,7 @@ impl Member {
         parts::Leaf::decode(&leaf.tls_serialize_detached().unwrap()).unwrap()
     }
 
-    fn context(&self) -> Vec<u8> {
+    pub(crate) fn context(&self) -> Vec<u8> {
         let context = self.group.public_group().group_context();
         context.tls_serialize_detached().unwrap()
     }
@@ -144,6 +144,14 @@ impl Member {
         let made = self.commit(plan);
         self.forget();
         made
+    }
+
+    /// Builds a commit with a leaf that says something else.
+    pub(crate) fn commit_that_says(&mut self, says: &Says) -> Made {
+        let leaf = LeafNodeParameters::builder()
+            .with_extensions(Device::leaf_extensions(says))
+            .build();
+        self.commit_with(Plan::default(), leaf)
     }
 
     fn commit_with(&mut self, plan: Plan, leaf: LeafNodeParameters) -> Made {
@@ -236,6 +244,17 @@ impl Member {
         let mut leaves: Vec<_> = self.group.pending_proposals().map(removed).collect();
         leaves.sort_unstable();
         leaves
+    }
+
+    /// The reference of the pending Remove of a leaf.
+    pub(crate) fn pending_reference(&self, leaf: u32) -> [u8; 32] {
+        let targets = |queued: &&QueuedProposal| match queued.proposal() {
+            Proposal::Remove(remove) => remove.removed().u32() == leaf,
+            _ => false,
+        };
+        let queued = self.group.pending_proposals().find(targets).unwrap();
+        let reference = queued.proposal_reference_ref().as_slice();
+        reference.try_into().unwrap()
     }
 
     /// The body of send_message.

@@ -246,7 +246,7 @@ impl Stage {
     async fn creation(&self, name: &'static str) -> Operation {
         let alice = self.scene.device(ALICE);
         let founding = self.scene.site.founding(alice).await;
-        let (member, info) = alice.anew(alice.id.as_str()).found(&founding);
+        let (member, info) = alice.again().found(&founding);
         let body = create_group(&founding, &member.own_leaf(), &info);
         self.without_commit(name, By::Leaf(alice.clone(), 0), body)
     }
@@ -255,7 +255,7 @@ impl Stage {
         let carol = self.scene.device(CAROL);
         let device = match name {
             "external_join by the provider" => self.scene.site.device("carol/laptop@c.example"),
-            _ => carol.anew(carol.id.as_str()),
+            _ => carol.again(),
         };
         let (made, _) = device.enter(&self.scene.members[ALICE].door());
         let by = match name {

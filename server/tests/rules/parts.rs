@@ -289,11 +289,24 @@ pub(crate) fn proposal_message(
     signer: &impl Signer,
     context: &[u8],
 ) -> Vec<u8> {
+    proposal_message_with(place, sender, &[], proposal, signer, context)
+}
+
+/// The same, with authenticated data.
+pub(crate) fn proposal_message_with(
+    place: (&[u8], u64),
+    sender: Sender,
+    data: &[u8],
+    proposal: &[u8],
+    signer: &impl Signer,
+    context: &[u8],
+) -> Vec<u8> {
     let mut content = vec![0, 1, 0, 1];
     bytes(place.0).tls_serialize(&mut content).unwrap();
     place.1.tls_serialize(&mut content).unwrap();
     sender.tls_serialize(&mut content).unwrap();
-    content.extend([0, 2]);
+    bytes(data).tls_serialize(&mut content).unwrap();
+    content.push(2);
     content.extend_from_slice(proposal);
     let in_context = matches!(sender, Sender::Member(_));
     let context = if in_context { context } else { &[] };
@@ -307,6 +320,34 @@ pub(crate) fn proposal_message(
         bytes([0; 32]).tls_serialize(&mut content).unwrap();
     }
     content
+}
+
+/// Section 6.2: an MLSMessage with a PublicMessage that is a Remove.
+#[derive(TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct Remove {
+    version: u16,
+    wire_format: u16,
+    pub(crate) group_id: Bytes,
+    pub(crate) epoch: u64,
+    pub(crate) sender: Sender,
+    authenticated_data: Bytes,
+    content_type: u8,
+    proposal_type: u16,
+    pub(crate) removed: u32,
+    signature: Bytes,
+    membership_tag: Rest,
+}
+
+impl Remove {
+    pub(crate) fn of(message: &[u8]) -> Option<Self> {
+        let remove = Self::decode(message).ok()?;
+        let kind = (
+            remove.wire_format,
+            remove.content_type,
+            remove.proposal_type,
+        );
+        (kind == (1, 2, 3)).then_some(remove)
+    }
 }
 
 /// Section 12.1.1.

@@ -8,7 +8,7 @@ use crate::scene::Scene;
 
 /// One of each kind, by what it is called; none of these touches the tree where another one
 /// does.
-fn kinds(scene: &Scene, by: usize) -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn kinds(scene: &Scene, by: usize) -> Vec<(&'static str, Vec<u8>)> {
     let stranger = scene.site.device("zoe/phone@c.example");
     let member = &scene.members[by];
     let other = scene

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use moh_messages::{
-    DsError, DsErrorCode, DsRequest, DsRequestBody, DsResponseBody, GroupId, GroupType, List, Rbac,
-    UserId,
+    CipherSuite, DsError, DsErrorCode, DsRequest, DsRequestBody, DsResponseBody, GroupId,
+    GroupType, List, Rbac, UserId,
 };
 use moh_server::Limits;
 
 use crate::device::Device;
 use crate::made::Made;
 use crate::member::{Heard, Member, Plan};
+use crate::parts;
 use crate::site::{Mail, Site};
 
 /// Who is in the group: their places in `Scene::members`, and their leaves.
@@ -76,13 +77,30 @@ impl Scene {
         Self::of(Site::start().await, &names, GroupType::Connection, None).await
     }
 
+    /// A group of another ciphersuite.
+    pub(crate) async fn of_suite(suite: CipherSuite, names: &[&str]) -> Self {
+        let site = Site::start().await;
+        let devices = names.iter().map(|name| site.device_with(name, suite));
+        let devices = devices.collect();
+        Self::of_devices(site, devices, GroupType::Regular, None).await
+    }
+
     pub(crate) async fn of(
         site: Site,
         names: &[&str],
         group_type: GroupType,
         rbac: Option<Rbac>,
     ) -> Self {
-        let devices: Vec<_> = names.iter().map(|name| site.device(name)).collect();
+        let devices = names.iter().map(|name| site.device(name)).collect();
+        Self::of_devices(site, devices, group_type, rbac).await
+    }
+
+    async fn of_devices(
+        site: Site,
+        devices: Vec<Arc<Device>>,
+        group_type: GroupType,
+        rbac: Option<Rbac>,
+    ) -> Self {
         let mut creator = site.special_group(&devices[0], group_type, rbac).await;
         let others: Vec<_> = devices[1..].iter().collect();
         let added = match others.as_slice() {
@@ -113,6 +131,26 @@ impl Scene {
     /// A commit of a member's, which is taken back at once.
     pub(crate) fn made(&mut self, by: usize, plan: Plan) -> Made {
         self.members[by].made(plan)
+    }
+
+    /// A commit without a path that adds one client, by what is made of its KeyPackage.
+    pub(crate) fn adds_edited(
+        &mut self,
+        by: usize,
+        device: &Arc<Device>,
+        edit: impl FnOnce(&mut parts::KeyPackage),
+    ) -> Made {
+        let mut made = self.made(
+            by,
+            Plan {
+                without_path: true,
+                ..Plan::add(vec![device.key_package()])
+            },
+        );
+        let mut key_package = device.key_package_parts();
+        edit(&mut key_package);
+        made.add_instead(&self.members[by], &key_package);
+        made
     }
 
     /// Asks as a member.

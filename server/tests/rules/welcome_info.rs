@@ -176,7 +176,7 @@ async fn who_has_acted_with_the_leaf_has_joined() {
 
 #[tokio::test]
 async fn a_message_is_an_act_too() {
-    let mut added = Added::set().await;
+    let added = Added::set().await;
     let mut dave = added.join(&added.fetch().await);
     let body = dave.message("hello");
     let request = dave.ask(body);

@@ -1,0 +1,196 @@
+//! Whom the provider itself wants removed, and what that holds up.
+
+use moh_messages::{DsErrorCode, DsRequestBody, extension_type};
+
+use crate::clock::{DAY_MS, MINUTE_MS};
+use crate::device::Says;
+use crate::member::Plan;
+use crate::parts;
+use crate::pending_proposals::carried;
+use crate::scene::{ALICE, AMY, BOB, BOBS_LAPTOP, CAROL, Scene};
+
+const PENDING: DsErrorCode = DsErrorCode::PENDING_PROPOSALS;
+
+impl Scene {
+    /// Nothing is proposed, whatever the provider looks after.
+    async fn nothing_is_pending(&mut self) {
+        self.site.restart().await;
+        // What it does on its own has come before this is answered.
+        self.settle().await;
+        let nobody: [u32; 0] = [];
+        self.hear().await;
+        assert_eq!(self.members[ALICE].pending(), nobody);
+    }
+
+    /// Another group has been looked after, so this one has been as well.
+    async fn settle(&mut self) {
+        let (yan, zoe) = ("yan/phone@a.example", "zoe/phone@c.example");
+        let (yan, zoe) = (self.site.device(yan), self.site.device(zoe));
+        let mut other = self.site.group_of(&yan).await;
+        self.site.add(&mut other, &[&zoe]).await;
+        let request = self.site.on_behalf_of(&zoe, DsRequestBody::ClientDeleted);
+        self.accepts("a deletion", 0, &request).await;
+        self.site.mail_when(|mail| !mail.to(&yan).is_empty()).await;
+    }
+
+    /// These renew their leaves, and the attestations in them.
+    async fn renews_all(&mut self, members: &[usize]) {
+        for &by in members {
+            let member = &mut self.members[by];
+            let leaf = member.own_leaf();
+            let says = Says {
+                queue: parts::content(&leaf.extensions, extension_type::QUEUE_CONFIG),
+                ..member.device.says()
+            };
+            let made = member.commit_that_says(&says);
+            let (epoch, request) = (member.epoch() + 1, member.ask(made.as_update()));
+            self.accepts("an update", epoch, &request).await;
+            self.members[by].accept();
+            self.hear().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn application_messages_wait() {
+    let mut scene = Scene::set().await;
+    scene.is_deleted(CAROL).await;
+    for member in [ALICE, BOB, CAROL] {
+        let message = scene.members[member].message("hello");
+        let error = scene.refuses(member, "pending", PENDING, message).await;
+        let [proposal] = carried(&error).try_into().unwrap();
+        let remove = parts::Remove::of(&proposal).unwrap();
+        assert_eq!(remove.removed, scene.leaf(CAROL));
+    }
+    scene.updates(ALICE).await;
+    let message = scene.members[BOB].message("hello");
+    let request = scene.members[BOB].ask(message);
+    scene.accepts("after the commit", 2, &request).await;
+    scene.goes_on().await;
+}
+
+#[tokio::test]
+async fn application_messages_do_not_wait_for_self_removals() {
+    let mut scene = Scene::set().await;
+    scene.leaves(CAROL).await;
+    for member in [ALICE, BOB, CAROL] {
+        let message = scene.members[member].message("hello");
+        let request = scene.members[member].ask(message);
+        scene.accepts("a message", 1, &request).await;
+    }
+    scene.updates(ALICE).await;
+    scene.goes_on().await;
+}
+
+#[tokio::test]
+async fn one_batch_in_a_minute() {
+    let mut scene = Scene::set().await;
+    scene.is_deleted(CAROL).await;
+    let request = scene
+        .site
+        .on_behalf_of(scene.device(AMY), DsRequestBody::ClientDeleted);
+    scene.accepts("a second one", 0, &request).await;
+    scene.settle().await;
+    let carol = scene.leaf(CAROL);
+    scene.hear().await;
+    assert_eq!(scene.members[ALICE].pending(), [carol]);
+    scene.updates(ALICE).await;
+    scene.site.clock.pass(MINUTE_MS - 1);
+    scene.nothing_is_pending().await;
+    scene.site.clock.pass(1);
+    scene.site.restart().await;
+    let amy = scene.leaf(AMY);
+    scene.until_pending(ALICE, &[amy]).await;
+    scene.updates(ALICE).await;
+    scene.agree(&[ALICE, BOB, BOBS_LAPTOP], 3).await;
+    scene.goes_on().await;
+}
+
+#[tokio::test]
+async fn anew_after_an_external_commit() {
+    let mut scene = Scene::set().await;
+    scene.is_deleted(CAROL).await;
+    let tablet = scene.site.device("bob/tablet@b.example");
+    let before = scene.site.mail().await;
+    let made = scene.joins(&tablet).await;
+    // At once, with the commit.
+    let news = scene.site.mail().await.since(&before);
+    let [commit, proposal] = news.to(scene.device(ALICE)) else {
+        panic!("a commit and a proposal");
+    };
+    assert_eq!(*commit, made.commit);
+    let remove = parts::Remove::of(proposal).unwrap();
+    assert_eq!((remove.epoch, remove.removed), (2, scene.leaf(CAROL)));
+    // Who has joined is told as well.
+    let tablet = 5;
+    assert_eq!(scene.members[tablet].pending(), [remove.removed]);
+    let message = scene.members[BOB].message("hello");
+    scene.refuses(BOB, "still", PENDING, message).await;
+    scene.updates(tablet).await;
+    scene.goes_on().await;
+}
+
+#[tokio::test]
+async fn a_queue_that_does_not_exist() {
+    let mut scene = Scene::set().await;
+    let carol = scene.device(CAROL).clone();
+    scene.site.peers.lose(&carol.id);
+    scene.site.peers.open("c.example");
+    // The next delivery is answered with invalid_client_queue_information.
+    let made = scene.members[ALICE].commit(Plan::default());
+    let request = scene.members[ALICE].ask(made.as_update());
+    scene.accepts("an update", 2, &request).await;
+    scene.members[ALICE].accept();
+    let leaf = scene.leaf(CAROL);
+    scene.members.truncate(CAROL);
+    scene.until_pending(ALICE, &[leaf]).await;
+    scene.updates(BOB).await;
+    scene.agree(&[ALICE, AMY, BOB, BOBS_LAPTOP], 4).await;
+    scene.goes_on().await;
+}
+
+#[tokio::test]
+async fn an_attestation_that_expired_thirty_days_ago() {
+    let mut scene = Scene::set().await;
+    // Everybody is active, and has a new attestation; but for Carol, who keeps hers.
+    let clock = scene.site.clock.clone();
+    let expires_at = scene.members[CAROL].own_leaf().attestation().not_after;
+    while clock.now_ms() + 40 * DAY_MS < expires_at + 30 * DAY_MS {
+        clock.pass(40 * DAY_MS);
+        scene.renews_all(&[ALICE, AMY, BOB, BOBS_LAPTOP]).await;
+        if clock.now_ms() < expires_at {
+            scene.updates(CAROL).await;
+        }
+    }
+    clock.pass(expires_at + 30 * DAY_MS - 1 - clock.now_ms());
+    scene.nothing_is_pending().await;
+    clock.pass(1);
+    scene.site.restart().await;
+    let carol = scene.leaf(CAROL);
+    scene.until_pending(ALICE, &[carol]).await;
+    scene.updates(ALICE).await;
+    scene.agree(&[ALICE, AMY, BOB, BOBS_LAPTOP], 4).await;
+    scene.goes_on().await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_committed_nothing_for_ninety_days() {
+    let mut scene = Scene::set().await;
+    let clock = scene.site.clock.clone();
+    clock.pass(60 * DAY_MS);
+    scene.renews_all(&[ALICE, AMY, BOB, BOBS_LAPTOP]).await;
+    // A message is no commit.
+    let message = scene.members[CAROL].message("hello");
+    let request = scene.members[CAROL].ask(message);
+    let epoch = scene.members[CAROL].epoch();
+    scene.accepts("a message", epoch, &request).await;
+    clock.pass(30 * DAY_MS - 1);
+    scene.nothing_is_pending().await;
+    clock.pass(1);
+    scene.site.restart().await;
+    let carol = scene.leaf(CAROL);
+    scene.until_pending(ALICE, &[carol]).await;
+    scene.updates(ALICE).await;
+    scene.agree(&[ALICE, AMY, BOB, BOBS_LAPTOP], 4).await;
+    scene.goes_on().await;
+}
