@@ -90,8 +90,9 @@ async fn once_for_each_leaf() {
         .site
         .on_behalf_of(scene.device(CAROL), DsRequestBody::ClientDeleted);
     scene.accepts("again", 0, &again).await;
+    scene.another_is_tended().await;
     // What comes next is another client's.
-    scene.site.clock.pass(crate::clock::MINUTE_MS);
+    scene.site.pass(crate::clock::MINUTE_MS).await;
     scene.is_deleted(AMY).await;
     let news = scene.site.mail().await.since(&before);
     let removed: Vec<_> = news.to(scene.device(ALICE)).iter().collect();
@@ -126,12 +127,12 @@ async fn a_client_that_left_and_came_again_is_not_removed() {
 #[tokio::test]
 async fn a_group_without_anybody_is_deleted() {
     let mut scene = Scene::of_these(&ALL[..2]).await;
+    let message = scene.members[ALICE].message("hello");
     scene.is_deleted(AMY).await;
     let request = scene
         .site
         .on_behalf_of(scene.device(ALICE), DsRequestBody::ClientDeleted);
     scene.accepts("the last one", 0, &request).await;
-    let message = scene.members[ALICE].message("hello");
     let request = scene.members[ALICE].ask(message);
     let deadline = tokio::time::Instant::now() + crate::site::PATIENCE;
     let ended = Err(DsErrorCode::GROUP_DELETED);

@@ -51,10 +51,10 @@ impl Scene {
         joined.heard = self.site.mail().await.to(device).len();
         let epoch = joined.epoch();
         self.accepts("an external join", epoch, &request).await;
-        self.hear().await;
         // Whose leaf it was before has gone.
         self.members.retain(|member| member.device.id != device.id);
         self.members.push(joined);
+        self.hear().await;
         made
     }
 }
@@ -282,13 +282,19 @@ async fn against_rfc_9420() {
         made
     };
     let reference = parts::by_reference([7; 32]);
-    for (what, made) in [
-        ("with a reference", edited(&|c| c.also(&reference))),
-        ("without a path", edited(&|c| c.path = None)),
-    ] {
-        let request = scene.join_request(&tablet, &made);
-        scene.refuses_request(what, INVALID, &request).await;
-    }
+    let with_reference = edited(&|commit| commit.also(&reference));
+    let request = scene.join_request(&tablet, &with_reference);
+    let what = "with a reference";
+    scene.refuses_request(what, INVALID, &request).await;
+    // Where there is no new leaf, the provider speaks for nobody.
+    let without_path = edited(&|commit| commit.path = None);
+    let request = scene.join_request(&tablet, &without_path);
+    let what = "without a path";
+    scene.refuses_request(what, UNAUTHENTICATED, &request).await;
+    let (mut again, _) = scene.entering(&scene.device(CAROL).again());
+    again.edit(scene.device(CAROL), alice, |commit| commit.path = None);
+    let request = scene.members[CAROL].ask(body(&again));
+    scene.refuses_request(what, INVALID, &request).await;
     let update = scene.made(CAROL, Plan::default());
     let request = scene.members[CAROL].ask(body(&update));
     let what = "a member's commit";

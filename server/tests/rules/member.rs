@@ -235,6 +235,12 @@ impl Member {
         }
     }
 
+    /// Whether a message is not one of another group.
+    pub(crate) fn is_in_the_group_of(&self, message: &[u8]) -> bool {
+        let head = parts::Head::of(message);
+        head.is_none_or(|head| head.group_id.as_slice() == self.group.group_id().as_slice())
+    }
+
     /// The leaves that it has heard pending Removes of.
     pub(crate) fn pending(&self) -> Vec<u32> {
         let removed = |queued: &QueuedProposal| match queued.proposal() {

@@ -222,6 +222,22 @@ impl DeserializeBytes for Rest {
     }
 }
 
+/// Section 6: how an MLSMessage with a PublicMessage or a PrivateMessage begins.
+#[derive(TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub(crate) struct Head {
+    version: u16,
+    wire_format: u16,
+    pub(crate) group_id: Bytes,
+    rest: Rest,
+}
+
+impl Head {
+    pub(crate) fn of(message: &[u8]) -> Option<Self> {
+        let head = Self::decode(message).ok();
+        head.filter(|head| [1, 2].contains(&head.wire_format))
+    }
+}
+
 /// Section 6.2: an MLSMessage with a PublicMessage that is a commit.
 #[derive(Clone, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub(crate) struct Commit {

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use moh_messages::{
-    Audience, AudienceDigest, CONTENT_TYPE, ClientId, DeliveryResult, DsProtocolVersion, DsRequest,
-    DsResponse, DsResponseBody, Endpoint, List, Message, ProviderName, QueuePayload,
-    QueueingServiceRequest, QueueingServiceResponse, Recipients, VerificationKeyResponse,
-    WELL_KNOWN_PATH,
+    Audience, AudienceDigest, CONTENT_TYPE, ClientId, DeliveryId, DeliveryResult,
+    DsProtocolVersion, DsRequest, DsResponse, DsResponseBody, Endpoint, List, Message,
+    ProviderName, QueuePayload, QueueingServiceRequest, QueueingServiceResponse, Recipients,
+    VerificationKeyResponse, WELL_KNOWN_PATH,
 };
 use moh_server::federation::{PeerRequest, PeerResponse, Transport, Unreachable};
 
@@ -26,6 +26,7 @@ struct Taken {
     gone: BTreeSet<ClientId>,
     audiences: BTreeMap<AudienceDigest, Recipients>,
     messages: BTreeMap<ClientId, Vec<Vec<u8>>>,
+    deliveries: BTreeSet<DeliveryId>,
     operations: Vec<(ProviderName, DsRequest)>,
 }
 
@@ -42,15 +43,19 @@ impl Peers {
         self.state.lock().unwrap().open.insert(provider.to_owned());
     }
 
+    pub(crate) fn is_open(&self, provider: &str) -> bool {
+        self.state.lock().unwrap().open.contains(provider)
+    }
+
     /// From now on, this client's provider does not know its queue.
     pub(crate) fn lose(&self, client: &ClientId) {
         self.state.lock().unwrap().gone.insert(client.clone());
     }
 
-    /// What has been taken for a client.
-    pub(crate) fn taken_for(&self, client: &ClientId) -> Vec<Vec<u8>> {
+    /// What has been taken, for whom, and by which deliveries.
+    pub(crate) fn taken(&self) -> (BTreeMap<ClientId, Vec<Vec<u8>>>, BTreeSet<DeliveryId>) {
         let state = self.state.lock().unwrap();
-        state.messages.get(client).cloned().unwrap_or_default()
+        (state.messages.clone(), state.deliveries.clone())
     }
 
     /// What these providers have been asked as owners of groups.
@@ -79,12 +84,13 @@ impl Peers {
             };
             let digest = moh_messages::audience_digest(&recipients);
             state.audiences.insert(digest, recipients.clone());
+            let is_new = state.deliveries.insert(delivery.delivery_id.clone());
             let mut invalid = Vec::new();
             for (position, recipient) in (0..).zip(recipients.iter()) {
                 let client = home.keys.open_queue(recipient).unwrap();
                 if state.gone.contains(&client) {
                     invalid.push(position);
-                } else if delivery.except != Some(position) {
+                } else if is_new && delivery.except != Some(position) {
                     let all = state.messages.entry(client).or_default();
                     all.extend(message(&delivery.payload));
                 }
@@ -141,7 +147,7 @@ impl Transport for Peers {
         if request.path == Endpoint::VerificationKey.path() {
             return Ok(answer(200, self.keys(provider)));
         }
-        if !self.state.lock().unwrap().open.contains(provider) {
+        if !self.is_open(provider) {
             return Err(Unreachable("not reached".to_owned()));
         }
         let content = request.body.as_deref().unwrap();

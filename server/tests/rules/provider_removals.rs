@@ -16,14 +16,14 @@ impl Scene {
     async fn nothing_is_pending(&mut self) {
         self.site.restart().await;
         // What it does on its own has come before this is answered.
-        self.settle().await;
+        self.another_is_tended().await;
         let nobody: [u32; 0] = [];
         self.hear().await;
         assert_eq!(self.members[ALICE].pending(), nobody);
     }
 
     /// Another group has been looked after, so this one has been as well.
-    async fn settle(&mut self) {
+    pub(crate) async fn another_is_tended(&mut self) {
         let (yan, zoe) = ("yan/phone@a.example", "zoe/phone@c.example");
         let (yan, zoe) = (self.site.device(yan), self.site.device(zoe));
         let mut other = self.site.group_of(&yan).await;
@@ -54,9 +54,10 @@ impl Scene {
 #[tokio::test]
 async fn application_messages_wait() {
     let mut scene = Scene::set().await;
+    let senders = [ALICE, BOB, CAROL];
+    let messages = senders.map(|member| scene.members[member].message("hello"));
     scene.is_deleted(CAROL).await;
-    for member in [ALICE, BOB, CAROL] {
-        let message = scene.members[member].message("hello");
+    for (member, message) in senders.into_iter().zip(messages) {
         let error = scene.refuses(member, "pending", PENDING, message).await;
         let [proposal] = carried(&error).try_into().unwrap();
         let remove = parts::Remove::of(&proposal).unwrap();
@@ -72,9 +73,10 @@ async fn application_messages_wait() {
 #[tokio::test]
 async fn application_messages_do_not_wait_for_self_removals() {
     let mut scene = Scene::set().await;
+    let senders = [ALICE, BOB, CAROL];
+    let messages = senders.map(|member| scene.members[member].message("hello"));
     scene.leaves(CAROL).await;
-    for member in [ALICE, BOB, CAROL] {
-        let message = scene.members[member].message("hello");
+    for (member, message) in senders.into_iter().zip(messages) {
         let request = scene.members[member].ask(message);
         scene.accepts("a message", 1, &request).await;
     }
@@ -90,7 +92,7 @@ async fn one_batch_in_a_minute() {
         .site
         .on_behalf_of(scene.device(AMY), DsRequestBody::ClientDeleted);
     scene.accepts("a second one", 0, &request).await;
-    scene.settle().await;
+    scene.another_is_tended().await;
     let carol = scene.leaf(CAROL);
     scene.hear().await;
     assert_eq!(scene.members[ALICE].pending(), [carol]);
@@ -124,8 +126,6 @@ async fn anew_after_an_external_commit() {
     // Who has joined is told as well.
     let tablet = 5;
     assert_eq!(scene.members[tablet].pending(), [remove.removed]);
-    let message = scene.members[BOB].message("hello");
-    scene.refuses(BOB, "still", PENDING, message).await;
     scene.updates(tablet).await;
     scene.goes_on().await;
 }
@@ -151,20 +151,21 @@ async fn a_queue_that_does_not_exist() {
 
 #[tokio::test]
 async fn an_attestation_that_expired_thirty_days_ago() {
-    let mut scene = Scene::set().await;
+    let mut scene = Scene::with_open_peers().await;
     // Everybody is active, and has a new attestation; but for Carol, who keeps hers.
     let clock = scene.site.clock.clone();
     let expires_at = scene.members[CAROL].own_leaf().attestation().not_after;
     while clock.now_ms() + 40 * DAY_MS < expires_at + 30 * DAY_MS {
-        clock.pass(40 * DAY_MS);
+        scene.site.pass(40 * DAY_MS).await;
         scene.renews_all(&[ALICE, AMY, BOB, BOBS_LAPTOP]).await;
         if clock.now_ms() < expires_at {
             scene.updates(CAROL).await;
         }
     }
-    clock.pass(expires_at + 30 * DAY_MS - 1 - clock.now_ms());
+    let left_ms = expires_at + 30 * DAY_MS - clock.now_ms();
+    scene.site.pass(left_ms - 1).await;
     scene.nothing_is_pending().await;
-    clock.pass(1);
+    scene.site.pass(1).await;
     scene.site.restart().await;
     let carol = scene.leaf(CAROL);
     scene.until_pending(ALICE, &[carol]).await;
@@ -175,18 +176,17 @@ async fn an_attestation_that_expired_thirty_days_ago() {
 
 #[tokio::test]
 async fn a_client_that_has_committed_nothing_for_ninety_days() {
-    let mut scene = Scene::set().await;
-    let clock = scene.site.clock.clone();
-    clock.pass(60 * DAY_MS);
+    let mut scene = Scene::with_open_peers().await;
+    scene.site.pass(60 * DAY_MS).await;
     scene.renews_all(&[ALICE, AMY, BOB, BOBS_LAPTOP]).await;
     // A message is no commit.
     let message = scene.members[CAROL].message("hello");
     let request = scene.members[CAROL].ask(message);
     let epoch = scene.members[CAROL].epoch();
     scene.accepts("a message", epoch, &request).await;
-    clock.pass(30 * DAY_MS - 1);
+    scene.site.pass(30 * DAY_MS - 1).await;
     scene.nothing_is_pending().await;
-    clock.pass(1);
+    scene.site.pass(1).await;
     scene.site.restart().await;
     let carol = scene.leaf(CAROL);
     scene.until_pending(ALICE, &[carol]).await;

@@ -39,7 +39,7 @@ async fn everything_else_is_for_everybody() {
         if ["add_users", "remove_users", "delete_group", "set_roles"].contains(&name) {
             continue;
         }
-        let mut scene = Scene::with_admins(&[ALL[CAROL]]).await;
+        let mut scene = Scene::with_admins(&[ALL[ALICE]]).await;
         let bob = scene.site.device("bob/tablet@b.example");
         let (plan, body): (_, fn(&Made) -> _) = match name {
             "add_clients" => (Plan::add(vec![bob.key_package()]), |made| {

@@ -55,6 +55,14 @@ impl Scene {
         Self::of(Site::start().await, &ALL, GroupType::Regular, None).await
     }
 
+    /// All five; the other providers take what is delivered to them. (What they do not take is
+    /// set aside after a week.)
+    pub(crate) async fn with_open_peers() -> Self {
+        let site = Site::start().await;
+        site.open_peers();
+        Self::of(site, &ALL, GroupType::Regular, None).await
+    }
+
     /// All five, of whom these are admins.
     pub(crate) async fn with_admins(names: &[&str]) -> Self {
         let rbac = Some(admins(names));
@@ -181,6 +189,7 @@ impl Scene {
         code: DsErrorCode,
         request: &DsRequest,
     ) -> DsError {
+        self.site.settle().await;
         let before = self.site.state();
         let answer = self.site.answer(request).await;
         let Err(error) = answer else {
@@ -326,7 +335,7 @@ pub(crate) fn hear(member: &mut Member, mail: &Mail) -> Vec<Heard> {
     let device = member.device.clone();
     for message in &mail.to(&device)[member.heard..] {
         member.heard += 1;
-        if member.group.is_active() {
+        if member.group.is_active() && member.is_in_the_group_of(message) {
             heard.push(member.take(message));
         }
     }

@@ -1,9 +1,10 @@
 //! set_roles.
 
 use moh_messages::{DsErrorCode, DsRequestBody, List, Message, Rbac, UserId, extension_type};
-use moh_server::SecretKeys;
+use moh_server::Environment;
 
-use crate::home::{home_of, secret_keys};
+use crate::clock::MINUTE_MS;
+use crate::home::home_of;
 use crate::made::Made;
 use crate::member::Plan;
 use crate::parts::{self, by_value, set};
@@ -238,40 +239,15 @@ async fn roles_count_from_then_on() {
     scene.goes_on_with(6).await;
 }
 
-/// The same secret keys, but for a new one that groups know.
-fn rotated(keys: &SecretKeys) -> SecretKeys {
-    let (mut old, new) = (
-        toml::Table::try_from(keys).unwrap(),
-        toml::Table::try_from(secret_keys()).unwrap(),
-    );
-    for name in ["ed25519", "p256"] {
-        let (key, previous) = (
-            format!("group_key_{name}"),
-            format!("previous_group_keys_{name}"),
-        );
-        let previous = old.entry(previous);
-        let previous = previous.or_insert(toml::Value::Array(Vec::new()));
-        let value = new[&key].clone();
-        let mut all = previous.as_array().unwrap().clone();
-        all.push(value.clone());
-        *previous = toml::Value::Array(all);
-        let replaced = old.insert(key.clone(), value).unwrap();
-        let previous = old.get_mut(&format!("previous_group_keys_{name}"));
-        let previous = previous.unwrap().as_array_mut().unwrap();
-        previous.pop();
-        previous.push(replaced);
-    }
-    old.try_into().unwrap()
-}
-
 #[tokio::test]
 async fn an_old_external_sender_is_replaced_by_the_current_one() {
     for with_admins in [false, true] {
         let mut scene = match with_admins {
-            true => Scene::with_admins(&[ALL[BOB]]).await,
+            true => Scene::with_admins(&[ALL[ALICE]]).await,
             false => Scene::set().await,
         };
-        let secret = rotated(scene.site.secret_keys());
+        let random = Environment::system().random;
+        let secret = scene.site.secret_keys().with_new_group_keys(&*random);
         scene.site.set_secret_keys(secret);
         scene.site.restart().await;
         // Removes are signed by the key that the group still names.
@@ -285,20 +261,21 @@ async fn an_old_external_sender_is_replaced_by_the_current_one() {
             set(all, EXTERNAL_SENDERS, Some(senders.clone()));
         };
         if with_admins {
-            let made = scene.sets(ALICE, &change);
+            let made = scene.sets(BOB, &change);
             let what = "not an admin";
-            scene.refuses(ALICE, what, UNAUTHORIZED, body(&made)).await;
+            scene.refuses(BOB, what, UNAUTHORIZED, body(&made)).await;
             let roles = to(&admins(&[ALL[BOB], ALL[ALICE]]));
-            let made = scene.sets(BOB, &|all| {
+            let made = scene.sets(ALICE, &|all| {
                 change(all);
                 roles(all);
             });
-            scene.refuses(BOB, "both", VIOLATION, body(&made)).await;
+            scene.refuses(ALICE, "both", VIOLATION, body(&made)).await;
         }
-        let mut context = scene.members[BOB].context_extensions();
+        let mut context = scene.members[ALICE].context_extensions();
         change(&mut context);
-        scene.commits(BOB, Plan::context(context), body).await;
+        scene.commits(ALICE, Plan::context(context), body).await;
         // From then on by the new one.
+        scene.site.clock.pass(MINUTE_MS);
         scene.is_deleted(AMY).await;
         scene.updates(BOB).await;
         scene.agree(&[ALICE, BOB, BOBS_LAPTOP], 3).await;

@@ -1,16 +1,16 @@
 //! The provider a.example, without sockets, that knows the keys of b.example and c.example and
 //! reaches nobody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use moh_messages::{
-    CipherSuite, ClientId, DsError, DsErrorCode, DsRequest, DsRequestBody, DsResponse,
-    DsResponseBody, ExternalSender, GroupId, GroupType, Message, ProviderName, QueuePayload, Rbac,
-    Recipients, RequestGroupId,
+    CipherSuite, DsError, DsErrorCode, DsRequest, DsRequestBody, DsResponse, DsResponseBody,
+    ExternalSender, GroupId, GroupType, Message, QueuePayload, Rbac, Recipients, RequestGroupId,
 };
+use moh_server::change::OutboxDelivery;
 use moh_server::group::Group;
 use moh_server::observe::Unobserved;
 use moh_server::store::{Embedded, EmbeddedOptions, Store as _};
@@ -131,6 +131,31 @@ impl Site {
     pub(crate) async fn restart(&mut self) {
         self.node.stop().await;
         self.node = self.another_node().await;
+    }
+
+    /// The other providers take what is sent to them: what nobody takes is set aside one day.
+    pub(crate) fn open_peers(&self) {
+        for other in OTHERS {
+            self.peers.open(other);
+        }
+    }
+
+    /// Waits until the others have taken what is for them, if they do.
+    pub(crate) async fn settle(&self) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        for other in OTHERS.into_iter().filter(|other| self.peers.is_open(other)) {
+            let provider = other.parse().unwrap();
+            while !self.store.outbox(&provider, 1, 1).await.unwrap().is_empty() {
+                assert!(tokio::time::Instant::now() < deadline, "{other}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    /// Time passes, when everything has been delivered.
+    pub(crate) async fn pass(&self, ms: u64) {
+        self.settle().await;
+        self.clock.pass(ms);
     }
 
     /// The keys that it has after the next start.
@@ -299,45 +324,53 @@ impl Site {
         State::read(&self.path())
     }
 
-    /// What every client has got so far.
+    /// What every client has got so far: at this provider; or what another one has taken for it,
+    /// and then what still waits for that.
     pub(crate) async fn mail(&self) -> Mail {
+        // In this order, nothing is seen before what was there first.
+        let mut mail = self.own_mail().await;
+        let mut waiting = Vec::new();
+        for other in OTHERS {
+            let provider = other.parse().unwrap();
+            let rows = self.store.outbox(&provider, 100_000, 1 << 30).await;
+            waiting.extend(rows.unwrap());
+        }
+        let (taken, deliveries) = self.peers.taken();
+        for (client, messages) in taken {
+            mail.0.insert(client.to_string(), messages);
+        }
+        for row in waiting {
+            if !deliveries.contains(&row.delivery.delivery_id) {
+                self.add_waiting(&row.delivery, &mut mail).await;
+            }
+        }
+        mail
+    }
+
+    async fn own_mail(&self) -> Mail {
         let mut mail = Mail::default();
         let devices = self.devices.lock().unwrap().clone();
-        let ids: std::collections::BTreeSet<_> = devices.iter().map(|d| d.id.clone()).collect();
+        let ids: BTreeSet<_> = devices.iter().map(|d| d.id.clone()).collect();
         for id in ids {
             let rows = self.store.queue(&id, 0, 100_000, 1 << 30).await.unwrap();
             let payloads = rows
                 .into_iter()
                 .filter_map(|row| peers::message(&QueuePayload::decode(&row.payload).unwrap()));
-            let taken = self.peers.taken_for(&id).into_iter();
-            let all = mail.0.entry(id.to_string()).or_default();
-            all.extend(payloads.chain(taken));
-        }
-        for other in OTHERS {
-            self.waiting_for(&other.parse().unwrap(), &mut mail).await;
+            mail.0.insert(id.to_string(), payloads.collect());
         }
         mail
     }
 
-    async fn waiting_for(&self, provider: &ProviderName, mail: &mut Mail) {
-        let rows = self.store.outbox(provider, 100_000, 1 << 30).await.unwrap();
-        for row in rows {
-            let digest = &row.delivery.digest;
-            let recipients = self.store.outbox_audience(digest).await.unwrap().unwrap();
-            let recipients = Recipients::decode(&recipients).unwrap();
-            let payload = QueuePayload::decode(&row.delivery.payload).unwrap();
-            let clients = recipients.iter().map(|sealed| {
-                let client: Option<ClientId> =
-                    self.homes[provider.as_str()].keys.open_queue(sealed);
-                client.unwrap().to_string()
-            });
-            for (position, client) in (0..).zip(clients) {
-                if row.delivery.except != Some(position) {
-                    mail.0
-                        .entry(client)
-                        .or_default()
-                        .extend(peers::message(&payload));
-                }
+    async fn add_waiting(&self, delivery: &OutboxDelivery, mail: &mut Mail) {
+        let home = &self.homes[delivery.destination.as_str()];
+        let recipients = self.store.outbox_audience(&delivery.digest).await;
+        let recipients = Recipients::decode(&recipients.unwrap().unwrap()).unwrap();
+        let payload = QueuePayload::decode(&delivery.payload).unwrap();
+        for (position, sealed) in (0..).zip(recipients.iter()) {
+            let client = home.keys.open_queue(sealed).unwrap();
+            if delivery.except != Some(position) {
+                let all = mail.0.entry(client.to_string()).or_default();
+                all.extend(peers::message(&payload));
             }
         }
     }

@@ -27,7 +27,9 @@ struct Added {
 
 impl Added {
     async fn set() -> Self {
-        Self::to(Scene::of_these(&ALL[..3]).await).await
+        let site = Site::start().await;
+        site.open_peers();
+        Self::to(Scene::of(site, &ALL[..3], GroupType::Regular, None).await).await
     }
 
     async fn to(mut scene: Scene) -> Self {
@@ -175,31 +177,19 @@ async fn who_has_acted_with_the_leaf_has_joined() {
 }
 
 #[tokio::test]
-async fn a_message_is_an_act_too() {
-    let added = Added::set().await;
-    let mut dave = added.join(&added.fetch().await);
-    let body = dave.message("hello");
-    let request = dave.ask(body);
-    added.scene.accepts("a message", 2, &request).await;
-    added.refused("after a message", UNKNOWN).await;
-    added.scene.site.end().await;
-}
-
-#[tokio::test]
 async fn kept_for_a_day_after_it_was_fetched() {
     let mut added = Added::set().await;
-    let clock = added.scene.site.clock.clone();
     added.scene.updates(ALICE).await;
     // It waits for as long as the KeyPackage lives.
-    clock.pass(20 * DAY_MS);
+    added.scene.site.pass(20 * DAY_MS).await;
     assert_eq!(added.fetch().await, added.tree);
-    clock.pass(23 * HOUR_MS);
+    added.scene.site.pass(23 * HOUR_MS).await;
     assert_eq!(added.fetch().await, added.tree);
     // The first fetch counts, also when the provider has ended since.
     added.scene.site.restart().await;
-    clock.pass(HOUR_MS - 1);
+    added.scene.site.pass(HOUR_MS - 1).await;
     assert_eq!(added.fetch().await, added.tree);
-    clock.pass(1);
+    added.scene.site.pass(1).await;
     added.refused("a day after the first fetch", NOT_KEPT).await;
     added.scene.goes_on_with(4).await;
 }
@@ -207,10 +197,9 @@ async fn kept_for_a_day_after_it_was_fetched() {
 #[tokio::test]
 async fn kept_until_the_key_package_has_expired() {
     let mut added = Added::set().await;
-    let clock = added.scene.site.clock.clone();
-    clock.pass(29 * DAY_MS);
+    added.scene.site.pass(29 * DAY_MS).await;
     added.scene.updates(ALICE).await;
-    clock.pass(DAY_MS + 1000);
+    added.scene.site.pass(DAY_MS + 1000).await;
     added.refused("after its end", NOT_KEPT).await;
     added.scene.updates(ALICE).await;
     added.refused("an epoch after its end", NOT_KEPT).await;
@@ -220,7 +209,7 @@ async fn kept_until_the_key_package_has_expired() {
 #[tokio::test]
 async fn who_comes_too_late_and_is_not_the_one_gets_what_strangers_get() {
     let added = Added::set().await;
-    added.scene.site.clock.pass(31 * DAY_MS);
+    added.scene.site.pass(31 * DAY_MS).await;
     let group_id = added.scene.group_id();
     let impostor = added.scene.site.device(DAVE);
     let request = impostor.welcome_info(&group_id, 2, &added.reference);
