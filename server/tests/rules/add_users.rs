@@ -1,12 +1,14 @@
 //! add_users.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use moh_messages::{DsErrorCode, KeyPackageRef, List, Message, MlsBytes, Opaque};
 use moh_server::Limits;
 
 use crate::clock::MINUTE_MS;
-use crate::device::now_ms;
+use crate::device::{Device, now_ms};
+use crate::home::home_of;
 use crate::leaves;
 use crate::made::Made;
 use crate::member::Plan;
@@ -119,6 +121,30 @@ async fn leaves_that_are_not_valid() {
         });
         scene.refuses(ALICE, what, code, made.as_add()).await;
     }
+    scene.goes_on().await;
+}
+
+#[tokio::test]
+async fn an_attestation_by_a_key_that_is_past_its_time() {
+    let mut scene = Scene::of_these(&ALL[..2]).await;
+    scene.site.peers.expire_keys("c.example");
+    let made = adds(&mut scene, &[DAVE]);
+    let code = DsErrorCode::UNAUTHENTICATED;
+    scene
+        .refuses(ALICE, "an old key", code, made.as_add())
+        .await;
+    scene.goes_on().await;
+}
+
+#[tokio::test]
+async fn an_attestation_by_a_provider_that_cannot_be_asked() {
+    let mut scene = Scene::set().await;
+    let home = home_of("d.example");
+    let dan = Arc::new(Device::of("mimi://d.example/d/dan/phone", &home));
+    let made = scene.made(ALICE, Plan::add(vec![dan.key_package()]));
+    let code = DsErrorCode::UNAVAILABLE;
+    let error = scene.refuses(ALICE, "nobody there", code, made.as_add());
+    assert!(u32::decode(error.await.data.as_slice()).is_ok());
     scene.goes_on().await;
 }
 

@@ -1,6 +1,6 @@
 //! client_deleted.
 
-use moh_messages::{ClientId, DsErrorCode, DsRequestBody};
+use moh_messages::{ClientId, DsAuth, DsErrorCode, DsRequestBody, ExternalCommitInfo};
 
 use crate::made::Made;
 use crate::member::Plan;
@@ -124,21 +124,54 @@ async fn a_client_that_left_and_came_again_is_not_removed() {
     scene.goes_on().await;
 }
 
-#[tokio::test]
-async fn a_group_without_anybody_is_deleted() {
+/// Amy goes, in some way, and then Alice's provider says that she is gone: nobody is left.
+async fn everybody_goes(by_herself: bool) {
     let mut scene = Scene::of_these(&ALL[..2]).await;
-    let message = scene.members[ALICE].message("hello");
-    scene.is_deleted(AMY).await;
+    if by_herself {
+        scene.leaves(AMY).await;
+    } else {
+        scene.is_deleted(AMY).await;
+    }
     let request = scene
         .site
         .on_behalf_of(scene.device(ALICE), DsRequestBody::ClientDeleted);
     scene.accepts("the last one", 0, &request).await;
-    let request = scene.members[ALICE].ask(message);
+    let group_id = scene.group_id();
+    let info = DsRequestBody::ExternalCommitInfo(ExternalCommitInfo { group_id });
+    let request = scene.members[ALICE].ask(info);
     let deadline = tokio::time::Instant::now() + crate::site::PATIENCE;
-    let ended = Err(DsErrorCode::GROUP_DELETED);
-    while scene.site.ask(&request).await != ended {
-        assert!(tokio::time::Instant::now() < deadline);
+    let mut answer = scene.site.ask(&request).await;
+    while answer != Err(DsErrorCode::GROUP_DELETED) {
+        assert!(tokio::time::Instant::now() < deadline, "{answer:?}");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        answer = scene.site.ask(&request).await;
     }
     scene.site.end().await;
+}
+
+#[tokio::test]
+async fn a_group_without_anybody_is_deleted() {
+    everybody_goes(false).await;
+    everybody_goes(true).await;
+}
+
+#[tokio::test]
+async fn owners_are_told_of_clients_of_ours() {
+    let scene = Scene::with_open_peers().await;
+    let owner = "b.example".parse().unwrap();
+    let alice = &scene.device(ALICE).id;
+    let told = scene.site.node.tell_client_deleted(&owner, alice).await;
+    assert_eq!(told, Ok(()));
+    let [(provider, request)] = scene.site.peers.operations().try_into().unwrap();
+    assert_eq!(provider, owner);
+    assert_eq!(request.body, DsRequestBody::ClientDeleted);
+    let DsAuth::Provider { on_behalf_of, .. } = &request.auth else {
+        panic!("{request:?}");
+    };
+    let names = (on_behalf_of, request.sender.as_str(), &request.recipient);
+    assert_eq!(names, (alice, "a.example", &owner));
+    let bob = &scene.device(BOB).id;
+    let told = scene.site.node.tell_client_deleted(&owner, bob).await;
+    assert!(told.is_err(), "a client of another provider");
+    scene.goes_on().await;
 }

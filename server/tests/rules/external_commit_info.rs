@@ -100,8 +100,8 @@ async fn providers_speak_for_their_own_clients() {
 async fn it_is_what_an_external_commit_needs() {
     let mut scene = Scene::set().await;
     let dave = scene.site.device("dave/phone@c.example").key_package();
-    let changes: [(Plan, fn(&Made) -> DsRequestBody); 3] = [
-        (Plan::default(), Made::as_update),
+    let changes = [
+        (Plan::default(), Made::as_update as fn(&Made) -> _),
         (
             Plan {
                 without_path: true,

@@ -28,6 +28,7 @@ struct Taken {
     messages: BTreeMap<ClientId, Vec<Vec<u8>>>,
     deliveries: BTreeSet<DeliveryId>,
     operations: Vec<(ProviderName, DsRequest)>,
+    expired: BTreeSet<String>,
 }
 
 impl Peers {
@@ -41,6 +42,12 @@ impl Peers {
     /// From now on, this provider takes what is sent to it.
     pub(crate) fn open(&self, provider: &str) {
         self.state.lock().unwrap().open.insert(provider.to_owned());
+    }
+
+    /// From now on, this provider says that its keys are past their time.
+    pub(crate) fn expire_keys(&self, provider: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.expired.insert(provider.to_owned());
     }
 
     pub(crate) fn is_open(&self, provider: &str) -> bool {
@@ -65,10 +72,14 @@ impl Peers {
 
     fn keys(&self, provider: &str) -> Vec<u8> {
         let home = &self.homes[provider];
+        let mut keys = home.keys.verification_keys(home.now_ms()).into_vec();
+        if self.state.lock().unwrap().expired.contains(provider) {
+            keys[0].not_after = home.now_ms() - 1;
+        }
         VerificationKeyResponse {
             version: DsProtocolVersion::MOH1,
             provider: provider.parse().unwrap(),
-            keys: home.keys.verification_keys(home.now_ms()),
+            keys: List::new(keys).unwrap(),
         }
         .encode()
     }

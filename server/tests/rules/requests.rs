@@ -368,13 +368,12 @@ async fn groups_that_do_not_exist() {
     let elsewhere = Stage::set().await;
     for name in all() {
         let operation = stage.operation(name).await;
-        if let By::Leaf(..) | By::KeyPackage(..) = operation.by {
-            if name != "create_group" {
-                let request = operation.request();
-                let what = format!("{name} of a group of another provider");
-                let scene = &elsewhere.scene;
-                scene.refuses_request(&what, UNKNOWN, &request).await;
-            }
+        let is_provider = matches!(operation.by, By::Provider(_));
+        if !is_provider && name != "create_group" {
+            let request = operation.request();
+            let what = format!("{name} of a group of another provider");
+            let scene = &elsewhere.scene;
+            scene.refuses_request(&what, UNKNOWN, &request).await;
         }
     }
     stage.scene.site.end().await;

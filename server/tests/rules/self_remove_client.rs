@@ -136,6 +136,16 @@ async fn a_leaf_has_to_stay() {
 }
 
 #[tokio::test]
+async fn a_leaf_has_to_stay_of_those_that_the_provider_leaves() {
+    let mut scene = Scene::of_these(&ALL[..2]).await;
+    scene.is_deleted(AMY).await;
+    let body = of(&scene, ALICE);
+    scene.refuses(ALICE, "the last one", VIOLATION, body).await;
+    scene.updates(ALICE).await;
+    scene.goes_on().await;
+}
+
+#[tokio::test]
 async fn an_admins_leaf_has_to_stay() {
     let mut scene = Scene::with_admins(&[ALL[ALICE], ALL[BOB]]).await;
     scene.leaves(BOB).await;

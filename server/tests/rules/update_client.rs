@@ -8,7 +8,7 @@ use crate::made::Made;
 use crate::member::Plan;
 use crate::parts::{self, set};
 use crate::proposals::refused_instead;
-use crate::scene::{ALICE, AMY, BOB, BOBS_LAPTOP, CAROL, Scene};
+use crate::scene::{ALICE, ALL, AMY, BOB, BOBS_LAPTOP, CAROL, Scene};
 use crate::site::Mail;
 
 const VIOLATION: DsErrorCode = DsErrorCode::POLICY_VIOLATION;
@@ -101,6 +101,27 @@ async fn a_key_that_another_leaf_has() {
     let what = "the encryption key of another leaf";
     scene.refuses(BOB, what, INVALID, made.as_update()).await;
     scene.goes_on().await;
+}
+
+#[tokio::test]
+async fn a_new_signature_key() {
+    let mut scene = Scene::set().await;
+    let new = scene.site.device(ALL[BOB]);
+    let mut made = with_leaf(&mut scene, |leaf| {
+        leaf.signature_key = parts::bytes(new.signer.public());
+        leaf.set(extension_type::ATTESTATION, &new.says().attestation);
+    });
+    made.sign_leaf_by(&new.signer, &scene.members[BOB]);
+    assert!(made.is_valid(&scene.members[BOB]));
+    // The GroupInfo is signed by the new leaf.
+    let mut by_the_old_one = made.clone();
+    by_the_old_one.info.sign(&scene.device(BOB).signer);
+    let code = DsErrorCode::INVALID_GROUP_INFO;
+    let body = by_the_old_one.as_update();
+    scene.refuses(BOB, "by the old key", code, body).await;
+    let request = scene.members[BOB].ask(made.as_update());
+    scene.accepts("by the new key", 2, &request).await;
+    scene.site.end().await;
 }
 
 #[tokio::test]
