@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use moh_messages::extension_type;
-use moh_messages::{ClientId, DsErrorCode, DsRequest, Extension, GroupId, List, Message, Rbac};
+use moh_messages::{
+    ClientId, DsErrorCode, DsRequest, Extension, ExternalSender, GroupId, List, Message, Rbac,
+};
 
 use crate::Check;
 use crate::device::extension;
@@ -41,7 +43,17 @@ impl Run {
         };
         let request = self.request(room, &built);
         let before = self.stored(room).await;
-        match (self.ask(&request).await, verdict) {
+        let answer = self.ask(&request).await;
+        if self.dice.once_in(8) {
+            // Whoever lost the answer asks again.
+            let (one, two) = tokio::join!(self.ask(&request), self.ask(&request));
+            if one != answer || two != answer {
+                return Err(format!(
+                    "{op} is answered {answer:?}, then {one:?} and {two:?}"
+                ));
+            }
+        }
+        match (answer, verdict) {
             (Ok((epoch, accepted_at)), Ok(())) => {
                 if epoch != self.rooms[room].epoch + 1 {
                     return Err(format!("{op} is answered with epoch {epoch}"));
@@ -82,9 +94,10 @@ impl Run {
         let copy = &mut joined.ok_or("not a member")?.copy;
         let leaves = copy.members();
         let removes = act.removes.iter().map(|c| leaves.get(c.as_str()).copied());
-        let context_extensions = act.admins.as_ref().map(|admins| {
+        let changes = changed_extensions(act);
+        let context_extensions = (!changes.is_empty()).then(|| {
             let context = Context::decode(&copy.context()).unwrap();
-            with_admins(&context, admins)
+            with(&context, changes)
         });
         let plan = Plan {
             adds,
@@ -160,8 +173,8 @@ impl Run {
             let seat = group.seats.get_mut(&client).unwrap();
             seat.inbox.push_back(commit.clone());
         }
+        group.has_acted(&act.by);
         let author = group.seats.get_mut(&act.by).unwrap();
-        author.acted = true;
         let joined = author.joined.as_mut().unwrap();
         joined.copy.accepted()?;
         if let Some(key) = new_key {
@@ -183,11 +196,13 @@ impl Run {
         for (client, invitation) in invitations {
             let seat = group.seats.entry(client).or_default();
             seat.leaf = Some(invitation.key.public.clone());
-            seat.acted = false;
             seat.inbox.push_back(Expected::Welcome(invitation));
         }
         if let Some(admins) = act.admins {
             group.admins = Some(admins);
+        }
+        if let Some(ds_sender) = act.ds_sender {
+            group.ds_sender = ds_sender;
         }
         group.pending.clear();
         group.proposals.clear();
@@ -236,17 +251,32 @@ impl Run {
     }
 }
 
-/// All extensions of a GroupContext, with other admins.
-fn with_admins(context: &Context, admins: &BTreeSet<moh_messages::UserId>) -> Vec<Extension> {
-    let admins = List::new(admins.iter().cloned().collect()).unwrap();
-    let rbac = extension(extension_type::RBAC, Rbac { admins }.encode());
+/// What a commit changes in the GroupContext.
+fn changed_extensions(act: &Act) -> Vec<Extension> {
+    let admins = act.admins.as_ref().map(|admins| {
+        let admins = List::new(admins.iter().cloned().collect()).unwrap();
+        extension(extension_type::RBAC, Rbac { admins }.encode())
+    });
+    let senders = act.ds_sender.as_ref().map(external_senders);
+    admins.into_iter().chain(senders).collect()
+}
+
+/// The owner of a group, as the GroupContext names it (RFC 9420 section 12.1.8.1).
+pub(crate) fn external_senders(ds_sender: &ExternalSender) -> Extension {
+    const EXTERNAL_SENDERS: u16 = 5;
+    let senders = List::<_, 1>::new(vec![ds_sender.clone()]).unwrap();
+    extension(EXTERNAL_SENDERS, senders.encode())
+}
+
+/// All extensions of a GroupContext, some of them with other contents.
+fn with(context: &Context, changes: Vec<Extension>) -> Vec<Extension> {
     let mut all = context.extensions.clone().into_vec();
-    match all
-        .iter_mut()
-        .find(|e| e.extension_type == extension_type::RBAC)
-    {
-        Some(before) => *before = rbac,
-        None => all.push(rbac),
+    for change in changes {
+        let is_it = |e: &&mut Extension| e.extension_type == change.extension_type;
+        match all.iter_mut().find(is_it) {
+            Some(before) => *before = change,
+            None => all.push(change),
+        }
     }
     all
 }

@@ -4,6 +4,7 @@
 use moh_messages::{ClientId, DsResponseBody, Message};
 
 use crate::Check;
+use crate::acts::external_senders;
 use crate::mls::{Context, GroupCopy, GroupInfo};
 use crate::requests;
 use crate::room::{Act, Expected, Op, What};
@@ -17,6 +18,7 @@ pub(crate) fn epoch_of(copy: &dyn GroupCopy) -> u64 {
 impl Run {
     /// In the end, a fresh client joins each group by a Welcome, and one by an external commit.
     pub(crate) async fn finish(&mut self) -> Check {
+        self.comes_up().await?;
         for device in self.devices.values_mut() {
             device.asleep = false;
         }
@@ -48,6 +50,7 @@ impl Run {
                 self.check_ended(room).await?;
                 continue;
             }
+            self.check_sender(room)?;
             self.check_agreement(room).await?;
             self.check_stored(room).await?;
             self.check_messages(room).await?;
@@ -101,6 +104,24 @@ impl Run {
         }
     }
 
+    /// The owner is named in the group as the model has it.
+    fn check_sender(&self, room: usize) -> Check {
+        let group = &self.rooms[room];
+        let Some(client) = group.current().into_iter().next() else {
+            return Ok(());
+        };
+        let copy = &group.seats[&client].joined.as_ref().unwrap().copy;
+        let context = Context::decode(&copy.context()).unwrap();
+        if context
+            .extensions
+            .contains(&external_senders(&group.ds_sender))
+        {
+            Ok(())
+        } else {
+            Err("the group names another owner".to_owned())
+        }
+    }
+
     /// What is stored is what the members have, read as after a start.
     async fn check_stored(&self, room: usize) -> Check {
         let group = &self.rooms[room];
@@ -147,7 +168,7 @@ impl Run {
         }
         self.tally.count("SendMessage");
         self.remember(room, client, request, epoch, accepted_at);
-        self.expect_text(room, client, message.clone(), sent_at, text, true);
+        self.expect_text(room, client, message.clone(), sent_at, text);
         self.sync().await?;
         match self.eavesdrops(room, &message) {
             Some(client) => Err(format!("{client} reads what it should not")),
@@ -163,7 +184,6 @@ impl Run {
         bytes: Vec<u8>,
         epoch: u64,
         text: Vec<u8>,
-        readable: bool,
     ) {
         let group = &mut self.rooms[room];
         let mut others = group.members();
@@ -173,10 +193,7 @@ impl Run {
             seat.inbox.push_back(Expected::Message {
                 bytes: bytes.clone(),
                 epoch,
-                what: What::Text {
-                    text: text.clone(),
-                    readable,
-                },
+                what: What::Text(text.clone()),
             });
         }
     }

@@ -4,17 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use moh_messages::{
     ClientId, DsProtocolVersion, DsResponseBody, ExternalSender, GroupId, GroupType, List, Message,
-    MohGroupContext, Opaque, ProviderName, Rbac, UserId, extension_type,
+    MohGroupContext, ProviderName, Rbac, UserId, extension_type,
 };
 
 use crate::Check;
+use crate::acts::external_senders;
 use crate::device::{as_leaf, as_provider, extension};
 use crate::mls::{Founding, only_leaf};
 use crate::requests;
 use crate::room::{Joined, Room, Seat};
 use crate::run::{Run, all_users};
 
-const EXTERNAL_SENDERS: u16 = 5;
 const REQUIRED_CAPABILITIES: u16 = 3;
 
 /// What kind of group is to be.
@@ -32,7 +32,6 @@ struct RequiredCapabilities {
 }
 
 fn context_extensions(ds_sender: &ExternalSender, wish: &Wish) -> Vec<moh_messages::Extension> {
-    let senders = Opaque::<{ 64 << 10 }>::new(ds_sender.encode()).unwrap();
     let required = RequiredCapabilities {
         extensions: List::new(extension_type::ALL.to_vec()).unwrap(),
         proposals: List::empty(),
@@ -43,7 +42,7 @@ fn context_extensions(ds_sender: &ExternalSender, wish: &Wish) -> Vec<moh_messag
         group_type: wish.kind,
     };
     let mut all = vec![
-        extension(EXTERNAL_SENDERS, senders.encode()),
+        external_senders(ds_sender),
         extension(REQUIRED_CAPABILITIES, required.encode()),
         extension(extension_type::MOH, moh.encode()),
     ];
@@ -57,7 +56,8 @@ fn context_extensions(ds_sender: &ExternalSender, wish: &Wish) -> Vec<moh_messag
 impl Run {
     /// A group of any kind, by anybody.
     pub(crate) async fn create(&mut self) -> Check<Option<String>> {
-        let users = all_users();
+        let mut users = all_users();
+        users.retain(|user| self.world.is_running(&user.provider()));
         let creator = self.dice.pick(&users).unwrap().clone();
         let client = self.some_device(&creator);
         let kind = if self.dice.once_in(3) {
@@ -83,7 +83,7 @@ impl Run {
     /// A client of a user that is awake, old or new.
     fn some_device(&mut self, user: &UserId) -> ClientId {
         let devices = self.devices_of(user).into_iter();
-        let awake: Vec<_> = devices.filter(|c| !self.devices[c].asleep).collect();
+        let awake: Vec<_> = devices.filter(|c| self.is_awake(c)).collect();
         let found = self.dice.pick(&awake).cloned();
         found.unwrap_or_else(|| self.new_device(user))
     }
@@ -133,13 +133,13 @@ impl Run {
                 key,
                 since: 0,
             }),
-            acted: true,
             ..Seat::default()
         };
         self.rooms.push(Room {
             id,
             owner,
             kind: wish.kind,
+            ds_sender,
             epoch: 0,
             admins: wish.admins,
             invited: None,

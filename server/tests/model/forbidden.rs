@@ -57,10 +57,12 @@ impl Run {
 
     /// A client that never was in the group, or a group that never was.
     async fn stranger(&mut self) -> Check<Option<String>> {
-        let room = self.dice.below(self.rooms.len());
+        let Some(room) = self.any_room() else {
+            return Ok(None);
+        };
         let group = &self.rooms[room];
         let users: BTreeSet<_> = group.seats.keys().map(ClientId::user_id).collect();
-        let is_outside = |c: &&ClientId| !users.contains(&c.user_id());
+        let is_outside = |c: &&ClientId| !users.contains(&c.user_id()) && self.is_awake(c);
         let outside: Vec<_> = self.devices.keys().filter(is_outside).cloned().collect();
         let Some(client) = self.dice.pick(&outside).cloned() else {
             return Ok(None);
@@ -92,7 +94,7 @@ impl Run {
     fn committer(&mut self, room: usize) -> Option<ClientId> {
         let group = &self.rooms[room];
         let current = group.current().into_iter();
-        let able = current.filter(|c| !self.devices[c].asleep && !group.is_targeted(c));
+        let able = current.filter(|c| self.is_awake(c) && !group.is_targeted(c));
         let able: Vec<_> = able.collect();
         self.dice.pick(&able).cloned()
     }

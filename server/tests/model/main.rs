@@ -8,7 +8,8 @@
 //! ```
 //!
 //! runs one sequence again. `MOH_MODEL_SEQUENCES` and `MOH_MODEL_STEPS` say how many there are, and
-//! how long; `MOH_MODEL_SKIP=3,5` leaves steps out.
+//! how long; `MOH_MODEL_SKIP=3,5` leaves steps out. `MOH_MODEL_NODES=2` runs two nodes of each
+//! provider, on one store.
 
 #![allow(clippy::unwrap_used)]
 
@@ -17,10 +18,13 @@ mod checks;
 mod creating;
 mod device;
 mod dice;
+mod entering;
 mod forbidden;
-mod joins;
+mod leaving;
 mod mls;
 mod others;
+mod outages;
+mod races;
 mod requests;
 mod room;
 mod run;
@@ -41,7 +45,7 @@ use moh_server::Environment;
 const SEQUENCES: usize = 200;
 const STEPS: usize = 30;
 
-fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
+pub(crate) fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 

@@ -5,7 +5,7 @@ use moh_messages::{ClientId, DsAuth, DsErrorCode};
 
 use crate::Check;
 use crate::requests;
-use crate::room::{Act, KEPT_EPOCHS, Op};
+use crate::room::KEPT_EPOCHS;
 use crate::run::Run;
 
 /// Clients that sleep at a time.
@@ -82,7 +82,7 @@ impl Run {
         };
         let seats = self.rooms[room].seats.iter().filter(|(client, seat)| {
             let knows_leaf = |j: &crate::room::Joined| Some(&j.key.public) == seat.leaf.as_ref();
-            self.devices[*client].asleep && seat.joined.as_ref().is_some_and(knows_leaf)
+            !self.is_awake(client) && seat.joined.as_ref().is_some_and(knows_leaf)
         });
         let sleepers: Vec<_> = seats.map(|(client, _)| client.clone()).collect();
         let Some(by) = self.dice.pick(&sleepers).cloned() else {
@@ -123,7 +123,7 @@ impl Run {
             (Ok((e, accepted_at)), None) if e == current => {
                 self.tally.count("SendMessage, late");
                 self.remember(room, &by, request, e, accepted_at);
-                self.expect_text(room, &by, bytes, epoch, text, true);
+                self.expect_text(room, &by, bytes, epoch, text);
                 Ok(Some(what))
             }
             (Err(code), Some(expected)) if code == expected => {
@@ -154,56 +154,11 @@ impl Run {
         Some(format!("{client} wakes"))
     }
 
-    /// A provider ends, and starts again.
-    pub(crate) async fn restart(&mut self) -> Check<Option<String>> {
-        let Some(room) = self.room() else {
-            return Ok(None);
-        };
-        let owner = self.rooms[room].owner.clone();
-        self.world.restart(&owner).await;
-        Ok(Some(format!("{owner} is started anew")))
-    }
-
-    /// Two members commit at once.
-    pub(crate) async fn race(&mut self) -> Check<Option<String>> {
-        let Some(room) = self.room() else {
-            return Ok(None);
-        };
-        let group = &self.rooms[room];
-        let current = group.current().into_iter();
-        let able = current.filter(|c| !self.devices[c].asleep && !group.is_targeted(c));
-        let mut able: Vec<_> = able.collect();
-        if able.len() < 2 {
-            return Ok(None);
-        }
-        let first = able.remove(self.dice.below(able.len()));
-        let second = able.remove(self.dice.below(able.len()));
-        let what = format!("{first} and {second} commit at once in group {room}");
-        self.note(format!("... {what}"));
-        let first = self.build(room, &Act::new(Op::UpdateClient, &first))?;
-        let second = self.build(room, &Act::new(Op::UpdateClient, &second))?;
-        let (one, two) = (self.request(room, &first), self.request(room, &second));
-        let answers = tokio::join!(self.ask(&one), self.ask(&two));
-        let next = self.rooms[room].epoch + 1;
-        let (winner, request, loser, accepted_at) = match answers {
-            (Ok((epoch, at)), Err(DsErrorCode::WRONG_EPOCH)) if epoch == next => {
-                (first, one, second, at)
-            }
-            (Err(DsErrorCode::WRONG_EPOCH), Ok((epoch, at))) if epoch == next => {
-                (second, two, first, at)
-            }
-            answers => return Err(format!("{what}: {answers:?}")),
-        };
-        self.give_up(room, &loser.act.by);
-        let by = winner.act.by.clone();
-        self.follow(room, winner)?;
-        self.remember(room, &by, request, next, accepted_at);
-        Ok(Some(what))
-    }
-
     /// The same bytes again get the first answer, and nothing happens.
     pub(crate) async fn repeat(&mut self) -> Check<Option<String>> {
-        let room = self.dice.below(self.rooms.len());
+        let Some(room) = self.any_room() else {
+            return Ok(None);
+        };
         let before = self.stored(room).await;
         let count = self.rooms[room].accepted.len();
         if count == 0 {
@@ -214,6 +169,9 @@ impl Run {
         let accepted = &mut group.accepted[at];
         let what = format!("{} repeats {}", accepted.by, accepted.request.body.name());
         if matches!(accepted.request.auth, DsAuth::Provider { .. }) {
+            if !self.world.is_running(&accepted.by.provider()) {
+                return Ok(None);
+            }
             self.world.sign_as_provider(&mut accepted.request);
         }
         let accepted = &self.rooms[room].accepted[at];

@@ -19,6 +19,8 @@ pub(crate) struct Room {
     pub(crate) id: GroupId,
     pub(crate) owner: ProviderName,
     pub(crate) kind: GroupType,
+    /// The owner, as the GroupContext names it.
+    pub(crate) ds_sender: ExternalSender,
     pub(crate) epoch: u64,
     pub(crate) admins: Option<BTreeSet<UserId>>,
     /// Who has been invited into a connection group.
@@ -47,9 +49,10 @@ pub(crate) struct Seat {
     pub(crate) retired: Vec<Joined>,
     /// What is in its queue, or is to be.
     pub(crate) inbox: VecDeque<Expected>,
-    /// Whether it has committed since it was added last.
-    pub(crate) acted: bool,
-    pub(crate) rejoins: usize,
+    /// How it was last added, and joined.
+    pub(crate) welcomed: Option<Welcomed>,
+    /// When it joined again, in milliseconds.
+    pub(crate) rejoined_at: Vec<u64>,
 }
 
 pub(crate) struct Joined {
@@ -75,6 +78,16 @@ pub(crate) struct Invitation {
     pub(crate) epoch: u64,
 }
 
+/// A Welcome that was followed.
+pub(crate) struct Welcomed {
+    pub(crate) invitation: Invitation,
+    pub(crate) tree: Vec<u8>,
+    /// When the tree was fetched, in milliseconds.
+    pub(crate) fetched_at: u64,
+    /// Whether the client has committed since, or joined again.
+    pub(crate) acted: bool,
+}
+
 /// What a client is to find in its queue.
 #[derive(Clone)]
 pub(crate) enum Expected {
@@ -94,7 +107,7 @@ pub(crate) enum Expected {
 pub(crate) enum What {
     Commit { removes: BTreeSet<ClientId> },
     Proposal,
-    Text { text: Vec<u8>, readable: bool },
+    Text(Vec<u8>),
 }
 
 /// A request that was accepted.
@@ -127,6 +140,8 @@ pub(crate) struct Act {
     pub(crate) for_connections: bool,
     pub(crate) removes: Vec<ClientId>,
     pub(crate) admins: Option<BTreeSet<UserId>>,
+    /// The owner, by another key.
+    pub(crate) ds_sender: Option<ExternalSender>,
     pub(crate) new_leaf: bool,
     pub(crate) without_path: bool,
     /// Leaves out what is pending.
@@ -142,6 +157,7 @@ impl Act {
             for_connections: false,
             removes: Vec::new(),
             admins: None,
+            ds_sender: None,
             new_leaf: false,
             without_path: false,
             ignorant: false,
@@ -218,6 +234,14 @@ impl Room {
         }
     }
 
+    /// A client has committed: the tree that it joined with is not kept for it any more.
+    pub(crate) fn has_acted(&mut self, client: &ClientId) {
+        let seat = self.seats.get_mut(client).unwrap();
+        if let Some(welcomed) = &mut seat.welcomed {
+            welcomed.acted = true;
+        }
+    }
+
     /// Whether a commit of the current epoch may be, by the rules in their order.
     pub(crate) fn verdict(&self, act: &Act) -> Verdict {
         if !self.is_in(&act.by) || self.ended {
@@ -283,13 +307,17 @@ impl Room {
                 rule(!act.removes.is_empty() && others, POLICY)
             }
             Op::UpdateClient => Ok(()),
-            Op::SetRoles => rule(self.admins.is_some(), POLICY),
+            Op::SetRoles => {
+                let has_roles = self.admins.is_some() || act.admins.is_none();
+                let changes = act.admins.is_some() || act.ds_sender.is_some();
+                rule(has_roles && changes, POLICY)
+            }
             Op::DeleteGroup => {
                 let mut others = self.members();
                 others.remove(&act.by);
                 rule(others == removed, POLICY)
             }
-            Op::ReInitializeGroup => rule(self.pending.is_empty(), POLICY),
+            Op::ReInitializeGroup => rule(self.pending.is_empty(), DsErrorCode::PENDING_PROPOSALS),
         }
     }
 }

@@ -14,9 +14,9 @@ use crate::dice::Dice;
 use crate::mls::{Head, Heard, LibraryKind, PUBLIC_MESSAGE, WELCOME, wire_format};
 use crate::others::Held;
 use crate::requests;
-use crate::room::{Expected, Invitation, Joined, Room, What};
+use crate::room::{Expected, Invitation, Joined, Room, Welcomed, What};
 use crate::tally::Tally;
-use crate::world::{PROVIDERS, World, code_of};
+use crate::world::{PROVIDERS, Setting, World, code_of};
 use tls_codec::DeserializeBytes as _;
 
 /// Users of each provider, and clients that a user has at most at a time.
@@ -46,9 +46,9 @@ pub(crate) fn all_users() -> Vec<UserId> {
 }
 
 impl Run {
-    pub(crate) async fn new(suite: CipherSuite, dice: Dice) -> Self {
+    pub(crate) async fn new(suite: CipherSuite, setting: Setting, dice: Dice) -> Self {
         Self {
-            world: World::new().await,
+            world: World::new(setting).await,
             dice,
             suite,
             devices: BTreeMap::new(),
@@ -61,6 +61,16 @@ impl Run {
 
     pub(crate) fn note(&mut self, what: String) {
         self.journal.push(what);
+    }
+
+    /// Whether a client neither sleeps, nor cannot reach its provider.
+    pub(crate) fn is_awake(&self, client: &ClientId) -> bool {
+        !self.devices[client].asleep && self.world.is_running(&client.provider())
+    }
+
+    pub(crate) fn awake(&self) -> Vec<ClientId> {
+        let clients = self.devices.keys();
+        clients.filter(|c| self.is_awake(c)).cloned().collect()
     }
 
     /// Clients of a user that are not gone.
@@ -91,8 +101,11 @@ impl Run {
 
     /// A client of a user that is not in a group.
     pub(crate) fn device_outside(&mut self, room: usize, user: &UserId) -> Option<ClientId> {
+        if !self.world.is_running(&user.provider()) {
+            return None;
+        }
         let devices = self.devices_of(user);
-        let outside = |c: &&ClientId| !self.rooms[room].is_in(c) && !self.devices[*c].asleep;
+        let outside = |c: &&ClientId| !self.rooms[room].is_in(c) && self.is_awake(c);
         let mut free: Vec<_> = devices.iter().filter(outside).cloned().collect();
         if devices.len() < MAX_DEVICES && (free.is_empty() || self.dice.once_in(4)) {
             free = vec![self.new_device(user)];
@@ -103,7 +116,7 @@ impl Run {
     /// A member of a group who is awake and has its current state.
     pub(crate) fn member(&mut self, room: usize) -> Option<ClientId> {
         let current = self.rooms[room].current().into_iter();
-        let awake: Vec<_> = current.filter(|c| !self.devices[c].asleep).collect();
+        let awake: Vec<_> = current.filter(|c| self.is_awake(c)).collect();
         self.dice.pick(&awake).cloned()
     }
 
@@ -112,6 +125,13 @@ impl Run {
         let alive = (0..self.rooms.len()).filter(|r| !self.rooms[*r].ended);
         let alive: Vec<_> = alive.collect();
         self.dice.pick(&alive).copied()
+    }
+
+    /// A group whose owner is there, whether it has ended or not.
+    pub(crate) fn any_room(&mut self) -> Option<usize> {
+        let is_there = |room: &usize| self.world.is_running(&self.rooms[*room].owner);
+        let all: Vec<_> = (0..self.rooms.len()).filter(is_there).collect();
+        self.dice.pick(&all).copied()
     }
 
     /// A request of a member, signed with the key that its copy knows.
@@ -135,9 +155,7 @@ impl Run {
     /// Everybody who is awake reads their queue.
     pub(crate) async fn sync(&mut self) -> Check {
         self.world.settle().await?;
-        let awake = self.devices.values().filter(|d| !d.asleep);
-        let awake: Vec<_> = awake.map(|d| d.id.clone()).collect();
-        for client in awake {
+        for client in self.awake() {
             self.read_queue(&client).await?;
             for room in &self.rooms {
                 let left = room.seats.get(&client).map_or(0, |s| s.inbox.len());
@@ -241,7 +259,7 @@ impl Run {
         let answer = self.world.ask(&request).await;
         if group.ended {
             let code = code_of(&answer);
-            return if code == Some(DsErrorCode::GROUP_DELETED) {
+            return if code == Some(group.of_strangers(client)) {
                 Ok(())
             } else {
                 Err(format!("a tree of a group that has ended: {code:?}"))
@@ -262,6 +280,13 @@ impl Run {
             since: invitation.epoch,
         };
         self.sit_down(room, client, joined);
+        let seat = self.rooms[room].seats.get_mut(client).unwrap();
+        seat.welcomed = Some(Welcomed {
+            invitation: invitation.clone(),
+            tree: ratchet_tree.into_vec(),
+            fetched_at: self.world.now_ms(),
+            acted: false,
+        });
         Ok(())
     }
 
@@ -291,8 +316,7 @@ impl Run {
                 *removed == removes.contains(client)
             }
             (What::Proposal, Ok(Heard::Proposal)) => true,
-            (What::Text { text, .. }, Ok(Heard::Text(heard))) => text == heard,
-            (What::Text { readable, .. }, Err(_)) => !readable,
+            (What::Text(text), Ok(Heard::Text(heard))) => text == heard,
             _ => false,
         };
         if !as_expected {

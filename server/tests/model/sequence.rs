@@ -12,6 +12,7 @@ use crate::Check;
 use crate::dice::Dice;
 use crate::run::Run;
 use crate::tally::Tally;
+use crate::world::Setting;
 
 /// Which sequences are run.
 pub(crate) struct Plan {
@@ -35,8 +36,12 @@ const SUITES: [CipherSuite; 3] = [CipherSuite(1), CipherSuite(2), CipherSuite(3)
 pub(crate) async fn run(seed: u64, steps: usize, skip: &BTreeSet<usize>) -> Result<Tally, Failure> {
     let mut dice = Dice::of(seed, u64::MAX);
     let suite = *dice.pick(&SUITES).unwrap();
-    let mut run = Run::new(suite, dice).await;
-    run.note(format!("ciphersuite {}", suite.0));
+    let setting = Setting {
+        nodes: crate::variable("MOH_MODEL_NODES").unwrap_or(1),
+        tiny_cache: dice.once_in(2),
+    };
+    let mut run = Run::new(suite, setting, dice).await;
+    run.note(format!("ciphersuite {}, {setting:?}", suite.0));
     let mut at = 0;
     let result = AssertUnwindSafe(all_steps(&mut run, seed, steps, skip, &mut at))
         .catch_unwind()

@@ -23,6 +23,7 @@ pub(crate) enum Step {
     RemoveClients,
     UpdateClient,
     SetRoles,
+    RenewSender,
     DeleteGroup,
     ReInitialize,
     Leave,
@@ -35,34 +36,43 @@ pub(crate) enum Step {
     Sleep,
     Wake,
     Restart,
+    GoDown,
+    ComeUp,
+    Day,
     Race,
     Repeat,
+    FetchAgain,
     Forbidden,
 }
 
 /// Each, and how often it comes.
-const WEIGHTS: [(Step, usize); 22] = [
+const WEIGHTS: [(Step, usize); 27] = [
     (Step::Create, 2),
     (Step::AddUsers, 14),
     (Step::AddClients, 10),
-    (Step::RemoveUsers, 6),
-    (Step::RemoveClients, 4),
-    (Step::UpdateClient, 10),
+    (Step::RemoveUsers, 8),
+    (Step::RemoveClients, 5),
+    (Step::UpdateClient, 8),
     (Step::SetRoles, 6),
+    (Step::RenewSender, 4),
     (Step::DeleteGroup, 1),
     (Step::ReInitialize, 1),
-    (Step::Leave, 6),
-    (Step::JoinExternally, 6),
-    (Step::JoinAgain, 6),
-    (Step::DeleteClient, 4),
-    (Step::Hold, 3),
-    (Step::SendHeld, 4),
-    (Step::SendLate, 4),
+    (Step::Leave, 5),
+    (Step::JoinExternally, 4),
+    (Step::JoinAgain, 5),
+    (Step::DeleteClient, 3),
+    (Step::Hold, 5),
+    (Step::SendHeld, 8),
+    (Step::SendLate, 8),
     (Step::Sleep, 4),
-    (Step::Wake, 4),
+    (Step::Wake, 3),
     (Step::Restart, 3),
-    (Step::Race, 5),
+    (Step::GoDown, 3),
+    (Step::ComeUp, 3),
+    (Step::Day, 2),
+    (Step::Race, 8),
     (Step::Repeat, 5),
+    (Step::FetchAgain, 4),
     (Step::Forbidden, 8),
 ];
 
@@ -106,6 +116,7 @@ impl Run {
             Step::RemoveClients => Box::pin(self.remove_clients()).await,
             Step::UpdateClient => Box::pin(self.update_client()).await,
             Step::SetRoles => Box::pin(self.set_roles()).await,
+            Step::RenewSender => Box::pin(self.renew_sender()).await,
             Step::DeleteGroup => Box::pin(self.delete_group()).await,
             Step::ReInitialize => Box::pin(self.re_initialize()).await,
             Step::Leave => Box::pin(self.leave()).await,
@@ -118,8 +129,12 @@ impl Run {
             Step::Sleep => Ok(self.sleep()),
             Step::Wake => Ok(self.wake()),
             Step::Restart => Box::pin(self.restart()).await,
+            Step::GoDown => Box::pin(self.goes_down()).await,
+            Step::ComeUp => Box::pin(self.comes_up()).await,
+            Step::Day => Ok(Some(self.a_day_passes())),
             Step::Race => Box::pin(self.race()).await,
             Step::Repeat => Box::pin(self.repeat()).await,
+            Step::FetchAgain => Box::pin(self.fetch_again()).await,
             Step::Forbidden => Box::pin(self.forbidden()).await,
         };
         match done {
@@ -150,13 +165,13 @@ impl Run {
     fn admin(&mut self, room: usize) -> Option<ClientId> {
         let group = &self.rooms[room];
         let current = group.current().into_iter();
-        let may = current.filter(|c| !self.devices[c].asleep && group.is_admin(&c.user_id()));
+        let may = current.filter(|c| self.is_awake(c) && group.is_admin(&c.user_id()));
         let may: Vec<_> = may.collect();
         self.dice.pick(&may).cloned()
     }
 
     /// Whoever does it, and where; now and then somebody who may not.
-    fn actor(&mut self, admins: bool) -> Option<(usize, ClientId)> {
+    pub(crate) fn actor(&mut self, admins: bool) -> Option<(usize, ClientId)> {
         let room = self.room()?;
         let by = if admins && !self.wild() {
             self.admin(room)
@@ -350,10 +365,8 @@ impl Run {
             return Ok(None);
         };
         let current = self.rooms[room].current().into_iter();
-        let able = current.filter(|c| {
-            let device = &self.devices[c];
-            !device.asleep && device.kind == LibraryKind::MlsRs
-        });
+        let able =
+            current.filter(|c| self.is_awake(c) && self.devices[c].kind == LibraryKind::MlsRs);
         let able: Vec<_> = able.collect();
         let Some(by) = self.dice.pick(&able).cloned() else {
             return Ok(None);

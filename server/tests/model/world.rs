@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use moh_messages::client_api::{Acknowledge, QueueItem, ReadQueue};
 use moh_messages::{
     CONTENT_TYPE, ClientId, DsAuth, DsError, DsErrorCode, DsRequest, DsResponse, DsResponseBody,
-    Endpoint, GroupId, Message, Opaque, ProviderName, WELL_KNOWN_PATH,
+    Endpoint, GroupId, Message, Opaque, ProviderName, UserId, WELL_KNOWN_PATH,
 };
 use moh_server::clock::{Clock, SystemClock};
 use moh_server::federation::{PeerRequest, PeerResponse, Transport, Unreachable};
@@ -22,6 +22,8 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::Check;
+use crate::device::as_provider;
+use crate::requests;
 
 pub(crate) const PROVIDERS: [&str; 3] = ["a.example", "b.example", "c.example"];
 
@@ -40,14 +42,27 @@ impl Clock for ShiftedClock {
     }
 }
 
-/// The nodes that run, by name.
+/// The nodes that run, by the name of their provider, and how often one was asked for.
 #[derive(Default)]
-struct Wires(RwLock<BTreeMap<String, Node>>);
+struct Wires {
+    nodes: RwLock<BTreeMap<String, Vec<Node>>>,
+    asked: AtomicUsize,
+}
+
+impl Wires {
+    /// One of a provider's nodes, in turn.
+    fn node(&self, name: &str) -> Option<Node> {
+        let nodes = self.nodes.read().unwrap();
+        let nodes = nodes.get(name).filter(|nodes| !nodes.is_empty())?;
+        let at = self.asked.fetch_add(1, Ordering::Relaxed) % nodes.len();
+        nodes.get(at).cloned()
+    }
+}
 
 #[async_trait]
 impl Transport for Wires {
     async fn send(&self, request: PeerRequest) -> Result<PeerResponse, Unreachable> {
-        let node = self.0.read().unwrap().get(&request.host).cloned();
+        let node = self.node(&request.host);
         let node = node.ok_or_else(|| Unreachable("nobody there".to_owned()))?;
         let answer = |status, body: Vec<u8>| PeerResponse {
             status,
@@ -71,13 +86,22 @@ pub(crate) struct Provider {
     pub(crate) keys: Keys,
     secret: SecretKeys,
     store: Arc<Embedded>,
-    node: Node,
     /// Counts what has become durable.
     changed: watch::Receiver<u64>,
 }
 
+/// How the providers are set up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    /// Nodes of each provider, which share its store.
+    pub(crate) nodes: usize,
+    /// There is no room for groups in memory.
+    pub(crate) tiny_cache: bool,
+}
+
 pub(crate) struct World {
-    providers: BTreeMap<&'static str, Provider>,
+    setting: Setting,
+    providers: BTreeMap<ProviderName, Provider>,
     wires: Arc<Wires>,
     clock: Arc<ShiftedClock>,
     pub(crate) environment: Environment,
@@ -94,7 +118,7 @@ fn folder() -> TempDir {
 }
 
 impl World {
-    pub(crate) async fn new() -> Self {
+    pub(crate) async fn new(setting: Setting) -> Self {
         let folder = folder();
         let clock = Arc::<ShiftedClock>::default();
         let environment = Environment {
@@ -117,29 +141,32 @@ impl World {
             let path = folder.path().join(format!("{name}.sqlite"));
             let store = Arc::new(Embedded::open(path, options).unwrap());
             let secret = SecretKeys::generate(&*environment.random);
-            let name_: ProviderName = name.parse().unwrap();
-            let node = start(name, &secret, &store, &wires, &environment).await;
+            let name: ProviderName = name.parse().unwrap();
             let provider = Provider {
-                keys: Keys::new(name_.clone(), &secret).unwrap(),
-                name: name_,
+                keys: Keys::new(name.clone(), &secret).unwrap(),
+                name: name.clone(),
                 secret,
                 store,
-                node,
                 changed,
             };
             providers.insert(name, provider);
         }
-        Self {
+        let mut world = Self {
+            setting,
             providers,
             wires,
             clock,
             environment,
             _folder: folder,
+        };
+        for name in PROVIDERS {
+            world.start(&name.parse().unwrap()).await;
         }
+        world
     }
 
     pub(crate) fn provider(&self, name: &ProviderName) -> &Provider {
-        &self.providers[name.as_str()]
+        &self.providers[name]
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -151,20 +178,71 @@ impl World {
         self.clock.0.fetch_add(ms, Ordering::Relaxed);
     }
 
-    /// Ends a provider, and starts it again on the same store.
-    pub(crate) async fn restart(&mut self, name: &ProviderName) {
-        let provider = self.providers.get_mut(name.as_str()).unwrap();
-        self.wires.0.write().unwrap().remove(name.as_str());
-        provider.node.stop().await;
-        let Provider { secret, store, .. } = &*provider;
-        provider.node = start(name.as_str(), secret, store, &self.wires, &self.environment).await;
+    /// Starts the nodes of a provider.
+    pub(crate) async fn start(&mut self, name: &ProviderName) {
+        let provider = &self.providers[name];
+        let mut nodes = Vec::new();
+        for _ in 0..self.setting.nodes {
+            let mut limits = Limits::default();
+            if self.setting.tiny_cache {
+                limits.max_cached_groups_bytes = 1;
+            }
+            let node = Node::start(Parts {
+                ds_domain: name.to_string(),
+                keys: Keys::new(name.clone(), &provider.secret).unwrap(),
+                name: name.clone(),
+                limits,
+                open_registration: true,
+                environment: self.environment.clone(),
+                store: provider.store.clone(),
+                transport: self.wires.clone(),
+                observer: Arc::new(Unobserved),
+            });
+            nodes.push(node.await.unwrap());
+        }
+        let mut all = self.wires.nodes.write().unwrap();
+        all.insert(name.to_string(), nodes);
     }
 
-    pub(crate) async fn end(self) {
-        for provider in self.providers.values() {
-            provider.node.stop().await;
+    /// Ends the nodes of a provider.
+    pub(crate) async fn stop(&mut self, name: &ProviderName) {
+        let nodes = self.wires.nodes.write().unwrap().remove(name.as_str());
+        for node in nodes.unwrap_or_default() {
+            node.stop().await;
         }
-        self.wires.0.write().unwrap().clear();
+    }
+
+    pub(crate) fn is_running(&self, name: &ProviderName) -> bool {
+        self.wires.node(name.as_str()).is_some()
+    }
+
+    /// Gives a provider a new key that groups know; it has to be started again.
+    pub(crate) fn renew_group_keys(&mut self, name: &ProviderName) {
+        let provider = self.providers.get_mut(name).unwrap();
+        let random = &*self.environment.random;
+        provider.secret = provider.secret.with_new_group_keys(random);
+        provider.keys = Keys::new(name.clone(), &provider.secret).unwrap();
+    }
+
+    pub(crate) async fn end(mut self) {
+        for name in PROVIDERS {
+            self.stop(&name.parse().unwrap()).await;
+        }
+    }
+
+    /// A provider is heard of by all nodes of the others, which try at once what they have for it.
+    pub(crate) async fn sign_of_life(&self, name: &ProviderName) {
+        let nodes = self.wires.nodes.read().unwrap().clone();
+        for (other, nodes) in nodes.iter().filter(|(other, _)| *other != name.as_str()) {
+            for node in nodes {
+                let client = UserId::new(name, "nobody").and_then(|u| ClientId::new(&u, "d0"));
+                let owner = other.parse().unwrap();
+                let body = requests::external_commit_info(&GroupId::empty());
+                let request = as_provider(self, &client.unwrap(), &owner, body);
+                node.answer(request.body.endpoint(), request.encode().into())
+                    .await;
+            }
+        }
     }
 
     /// Waits until nothing is on its way from a provider to another.
@@ -172,7 +250,8 @@ impl World {
         for provider in self.providers.values_mut() {
             loop {
                 provider.changed.mark_unchanged();
-                let waiting = provider.store.outbox_destinations().await.unwrap();
+                let mut waiting = provider.store.outbox_destinations().await.unwrap();
+                waiting.retain(|name| self.wires.node(name.as_str()).is_some());
                 if waiting.is_empty() {
                     break;
                 }
@@ -192,7 +271,7 @@ impl World {
         what: &str,
         mut is_there: impl AsyncFnMut(&Embedded) -> bool,
     ) -> Check {
-        let provider = self.providers.get_mut(name.as_str()).unwrap();
+        let provider = self.providers.get_mut(name).unwrap();
         loop {
             provider.changed.mark_unchanged();
             if is_there(&provider.store).await {
@@ -205,9 +284,13 @@ impl World {
         }
     }
 
+    fn node(&self, name: &ProviderName) -> Node {
+        self.wires.node(name.as_str()).expect("it runs")
+    }
+
     /// Has a request, which is signed, answered by its recipient.
     pub(crate) async fn ask(&self, request: &DsRequest) -> Result<DsResponseBody, DsError> {
-        let node = &self.provider(&request.recipient).node;
+        let node = self.node(&request.recipient);
         let endpoint = request.body.endpoint();
         let answer = node.answer(endpoint, request.encode().into()).await;
         match DsResponse::decode(&answer.body).unwrap().body {
@@ -234,13 +317,13 @@ impl World {
             cursor: cursor.clone(),
             wait_ms: 0,
         };
-        let node = &self.provider(&client.provider()).node;
+        let node = self.node(&client.provider());
         node.read_queue(client, &read).await.unwrap().into_vec()
     }
 
     pub(crate) async fn acknowledge(&self, client: &ClientId, cursor: &Opaque<64>) {
         let cursor = cursor.clone();
-        let node = &self.provider(&client.provider()).node;
+        let node = self.node(&client.provider());
         node.acknowledge(client, &Acknowledge { cursor })
             .await
             .unwrap();
@@ -256,34 +339,6 @@ impl World {
         let stored = self.stored(owner, id).await.ok_or("no group is stored")?;
         Group::restore(&stored).map_err(|error| error.to_string())
     }
-}
-
-async fn start(
-    name: &str,
-    secret: &SecretKeys,
-    store: &Arc<Embedded>,
-    wires: &Arc<Wires>,
-    environment: &Environment,
-) -> Node {
-    let provider: ProviderName = name.parse().unwrap();
-    let node = Node::start(Parts {
-        ds_domain: name.to_owned(),
-        keys: Keys::new(provider.clone(), secret).unwrap(),
-        name: provider,
-        limits: Limits::default(),
-        open_registration: true,
-        environment: environment.clone(),
-        store: store.clone(),
-        transport: wires.clone(),
-        observer: Arc::new(Unobserved),
-    });
-    let node = node.await.unwrap();
-    wires
-        .0
-        .write()
-        .unwrap()
-        .insert(name.to_owned(), node.clone());
-    node
 }
 
 /// What a refusal says.
