@@ -147,7 +147,8 @@ impl Group {
         };
         let all_left: Vec<u32> = filled.iter().chain(&blanked).copied().collect();
         let left = clients(&before, &all_left, &self.roster);
-        let is_lapsed = |leaf: &u32| !decision.proposed.iter().any(|p| p.target == *leaf);
+        let is_lapsed =
+            |leaf: &u32| decision.joins && !decision.proposed.iter().any(|p| p.target == *leaf);
         let lapsed = self.targets().into_iter().filter(is_lapsed);
         let lapsed = lapsed.filter_map(|leaf| self.roster.member(leaf));
         let lapsed = lapsed.map(|member| member.client_id.clone()).collect();

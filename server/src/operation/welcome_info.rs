@@ -2,7 +2,7 @@
 
 use moh_messages::{DsAuth, DsRequest, DsResponseBody, GroupId, WelcomeInfo};
 
-use super::{ratchet_tree, read_group};
+use super::{ratchet_tree, read_newest};
 use crate::authenticate::Claimed;
 use crate::error::Refusal;
 use crate::group::{Fetching, Group};
@@ -32,7 +32,7 @@ pub(super) async fn run(
     };
     let admit = |group: &Group, now| group.authenticate_joiner(request, signed, &fetching, now);
     let (group, has_fetched) =
-        read_group(node, group_id, |group| admit(group, node.now_ms())).await?;
+        read_newest(node, group_id, |group| admit(group, node.now_ms())).await?;
     let current = (group.epoch() == body.epoch).then(|| answer(node, &group));
     // The group is free again, to be changed.
     drop(group);
