@@ -7,11 +7,13 @@ use moh_messages::{
     CipherSuite, ClientKeyPackageStatus, DsProtocolVersion, Endpoint, GroupKeyPackageRequest,
     KeyPackageResponse, List, Message, Opaque, ProviderAuth, UserId, UserKeyPackageStatus,
 };
+use moh_server::group::Group;
 use moh_server::store::Store;
 use moh_server::{Environment, Limits};
+use tokio::time::{Instant, timeout_at};
 
 use crate::listen::{agree, hear_some, hear_until, queue, say, texts, until};
-use crate::world::{Provider, World, user_id};
+use crate::world::{PATIENCE, Provider, World, user_id};
 
 /// A request of a.example for KeyPackages of a user of b.example, signed.
 fn request(a: &Provider, requester: &UserId, target: &UserId) -> Vec<u8> {
@@ -174,6 +176,98 @@ async fn exactly_one_commit_wins_each_epoch() {
             .filter(|client| client.client_id() != from.client_id())
             .collect();
         say(&group, from, &others, "after all of it").await;
+    }
+    world.end().await;
+}
+
+/// One client's share of what twenty do to a group: it updates, again and again; or adds somebody
+/// and removes them again. The epochs that it has led to.
+async fn work(client: &Client, group: &GroupId, guest: Option<&UserId>) -> Vec<u64> {
+    let mut won = Vec::new();
+    if let Some(guest) = guest {
+        let added = client.add_user(group, guest).await.unwrap();
+        won.push(added.accepted.epoch);
+        won.push(client.remove_user(group, guest).await.unwrap().epoch);
+    }
+    while won.len() < 3 {
+        won.push(client.update(group).await.unwrap().epoch);
+    }
+    won
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn twenty_that_commit_at_once_all_get_their_turn() {
+    const CLIENTS: usize = 20;
+    let world = World::of(&["a.example", "b.example"]).await;
+    let place = |number: usize| ["a.example", "b.example"][number % 2];
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS {
+        clients.push(world.user(&format!("u{number}@{}", place(number))).await);
+    }
+    let all: Vec<&Client> = clients.iter().collect();
+    let group = world.group(all[0], &all[1..]).await;
+    for client in &clients[1..] {
+        reach(client, &group, CLIENTS as u64 - 1).await;
+    }
+    let before = agree(&group, &all).await;
+    let mut guests = Vec::new();
+    for number in 0..4 {
+        let guest = world.user(&format!("g{number}@{}", place(number))).await;
+        let host = clients[number * 5].user_id();
+        guest.set_consent(host, true).await.unwrap();
+        guests.push(guest.user_id().clone());
+    }
+
+    let a = world.provider("a.example");
+    let refused_before = a.answers.refusals();
+    let tasks: Vec<_> = clients
+        .iter()
+        .enumerate()
+        .map(|(number, client)| {
+            let (client, group) = (client.clone(), group.clone());
+            let guest = (number % 5 == 0).then(|| guests[number / 5].clone());
+            tokio::spawn(async move { work(&client, &group, guest.as_ref()).await })
+        })
+        .collect();
+    let mut won = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    for task in tasks {
+        let done = timeout_at(deadline, task).await;
+        won.extend(done.expect("nobody is left to the end for ever").unwrap());
+    }
+    // Each epoch is somebody's, and whoever came too late for it was told so, and nothing else.
+    won.sort_unstable();
+    let last = before + 3 * CLIENTS as u64;
+    assert_eq!(won, (before + 1..=last).collect::<Vec<_>>());
+    let mut refused = a.answers.refusals();
+    refused.retain(|what, count| refused_before.get(what) != Some(count));
+    assert!(!refused.is_empty(), "there was nothing to be won");
+    let too_late = refused.keys().all(|(_, result)| result == "wrong_epoch");
+    assert!(too_late, "{refused:?}");
+
+    for client in &clients {
+        reach(client, &group, last).await;
+    }
+    assert_eq!(agree(&group, &all).await, last);
+    let members = all[0].members(&group).await.unwrap();
+    assert_eq!(members.len(), CLIENTS);
+    assert!(
+        all.iter()
+            .all(|client| members.contains(client.client_id()))
+    );
+    let stored = a.store().group(&group).await.unwrap().unwrap();
+    let stored = Group::restore(&stored).unwrap();
+    let at_owner = stored.roster().members();
+    let at_owner: Vec<_> = at_owner.map(|(_, m)| m.client_id.clone()).collect();
+    assert_eq!((stored.epoch(), at_owner), (last, members));
+    for from in [0, 1] {
+        all[from].send(&group, "after all of it").await.unwrap();
+        for client in all
+            .iter()
+            .filter(|c| c.client_id() != all[from].client_id())
+        {
+            hear_until(client, "after all of it").await;
+        }
     }
     world.end().await;
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use moh_client::{Client, ClientId, ConnectOptions, NewDevice, ProviderName, UserId};
 use moh_server::federation::{HttpsOptions, HttpsTransport, Override};
 use moh_server::http::{Listener, tls_config};
-use moh_server::observe::Unobserved;
+use moh_server::observe::{Observer, RequestEvent};
 use moh_server::store::{Embedded, EmbeddedOptions};
 use moh_server::{Environment, Keys, Limits, Node, Parts, SecretKeys};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -42,8 +42,31 @@ pub(crate) struct Provider {
     path: PathBuf,
     /// Between this provider and the others.
     pub(crate) wire: Arc<Wire>,
+    /// What it has answered.
+    pub(crate) answers: Arc<Answers>,
     listening: Option<Listening>,
     running: Option<Running>,
+}
+
+/// Counts the answers of a provider, by operation and result.
+#[derive(Default)]
+pub(crate) struct Answers(Mutex<BTreeMap<(&'static str, String), usize>>);
+
+impl Answers {
+    /// All that were not `ok` so far, in words.
+    pub(crate) fn refusals(&self) -> BTreeMap<(&'static str, String), usize> {
+        let mut answers = self.0.lock().unwrap().clone();
+        answers.retain(|(_, result), _| result != "ok");
+        answers
+    }
+}
+
+impl Observer for Answers {
+    fn answered(&self, event: &RequestEvent) {
+        let mut answers = self.0.lock().unwrap();
+        let key = (event.operation, event.result.clone());
+        *answers.entry(key).or_default() += 1;
+    }
 }
 
 struct Listening {
@@ -114,6 +137,7 @@ impl World {
                 limits: limits.clone(),
                 path: folder.path().join(format!("{name}.sqlite")),
                 wire: Arc::new(Wire::over(HttpsTransport::new(&options).unwrap())),
+                answers: Arc::default(),
                 listening: None,
                 running: None,
             };
@@ -227,7 +251,7 @@ impl Provider {
             environment: Environment::system(),
             store: store.clone(),
             transport: self.wire.clone(),
-            observer: Arc::new(Unobserved),
+            observer: self.answers.clone(),
         });
         let node = node.await.unwrap();
         self.running = Some(Running { node, store });
