@@ -82,6 +82,16 @@ pub enum Refusal {
     },
 }
 
+/// Against a rule of the profile.
+pub(crate) fn violation(what: &str) -> Refusal {
+    Refusal::PolicyViolation(what.to_owned())
+}
+
+/// Against RFC 9420.
+pub(crate) fn invalid(what: impl std::fmt::Display) -> Refusal {
+    Refusal::InvalidMessage(what.to_string())
+}
+
 impl Refusal {
     /// Something that is not built yet.
     #[must_use]

@@ -20,6 +20,7 @@ mod roster;
 mod rules;
 mod storage;
 mod stored;
+mod tree;
 mod welcome;
 
 pub use apply::{Applied, Decision};

@@ -1,29 +1,23 @@
 //! A commit: whether it may be, and what is to become of the group.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use moh_messages::Message as _;
-use moh_messages::{
-    ClientId, GroupType, KeyPackageRef, MlsBytes, Opaque, PartialGroupInfo, QueuePayload, UserId,
-    extension_type,
-};
+use moh_messages::{ClientId, GroupType, MlsBytes, Opaque, PartialGroupInfo, QueuePayload, UserId};
 use openmls::prelude::{
-    ExtensionType, KeyPackage, LeafNode, LeafNodeIndex, ProcessedMessageContent,
-    PublicProcessMessageError, StageCommitError, StagedCommit, ValidationError,
+    ProcessedMessageContent, PublicProcessMessageError, StageCommitError, StagedCommit,
+    ValidationError,
 };
 use tls_codec::Serialize as _;
 
 use super::apply::{Added, Change, Decision};
-use super::key_package::MAX_LIFE_SECONDS;
-use super::leaf::{self, Entering};
 use super::message::{CommitContent, Content, Handshake, Origin, Proposal};
-use super::roster::Member;
 use super::rules::{CommitRules, Committer, Proposed, Roles};
 use super::stored::{Joiner, Pending, REJOIN_WINDOW_MS};
 use super::welcome::Welcomes;
-use super::{Checks, Group, Sender, Undecided, group_info, rbac_of};
+use super::{Checks, Group, Sender, Undecided, group_info};
 use crate::crypto::Crypto;
-use crate::error::Refusal;
+use crate::error::{Refusal, invalid, violation};
 
 /// A commit, as it was submitted.
 pub struct CommitInput<'a> {
@@ -76,18 +70,10 @@ impl CommitDecision {
 }
 
 /// Who commits: the client, and its leaf before, if it has one.
-struct Author {
-    client: ClientId,
-    leaf: Option<u32>,
-    joins: bool,
-}
-
-fn violation(what: &str) -> Refusal {
-    Refusal::PolicyViolation(what.to_owned())
-}
-
-fn invalid(error: &dyn std::fmt::Display) -> Refusal {
-    Refusal::InvalidMessage(error.to_string())
+pub(super) struct Author {
+    pub(super) client: ClientId,
+    pub(super) leaf: Option<u32>,
+    pub(super) joins: bool,
 }
 
 impl Group {
@@ -102,7 +88,7 @@ impl Group {
         checks: &Checks<'_>,
     ) -> Result<Decision, Undecided> {
         let Content::Commit(content) = &handshake.content else {
-            return Err(invalid(&"not a commit").into());
+            return Err(invalid("not a commit").into());
         };
         let current = self.epoch();
         if handshake.epoch != current {
@@ -123,11 +109,8 @@ impl Group {
 
         let (signer, committer) = self.check_committer(&staged, &author, &removed, checks)?;
         let added = self.check_adds(&staged, &removed, checks)?;
+        Self::check_added_keys(&committer, &added)?;
         self.check_sizes(&author, &removed, &added, checks)?;
-        let keys = added.iter().map(|(added, _)| &added.member.signature_key);
-        if keys.into_iter().any(|key| *key == committer.signature_key) {
-            return Err(invalid(&"another leaf has this signature key").into());
-        }
         self.check_admins(&staged, content, &author, &removed, &added)?;
         group_info::verify(
             staged.group_context(),
@@ -148,9 +131,9 @@ impl Group {
         let (added, joiners) = added.into_iter().unzip();
         let commit = MlsBytes::new(handshake.bytes.as_slice());
         Ok(Decision(Change::Commit(Box::new(CommitDecision {
-            commit: QueuePayload::MlsMessage(commit.map_err(|e| invalid(&e))?),
+            commit: QueuePayload::MlsMessage(commit.map_err(invalid)?),
             message: handshake.bytes,
-            staged_bytes: postcard::to_stdvec(&staged).map_err(|e| invalid(&e))?,
+            staged_bytes: postcard::to_stdvec(&staged).map_err(invalid)?,
             staged,
             partial_group_info: input.partial_group_info.encode(),
             committer: author.client,
@@ -184,7 +167,7 @@ impl Group {
                 })
             }
             (Committer::NewMember, Origin::NewMember, by) => self.newcomer(content, by),
-            _ => Err(invalid(&"leaf_index is not the sender of the commit")),
+            _ => Err(invalid("leaf_index is not the sender of the commit")),
         }
     }
 
@@ -198,7 +181,7 @@ impl Group {
         let client = match by {
             Submitter::Member(sender) => {
                 if removed != Some(sender.leaf) {
-                    return Err(invalid(&"leaf_index is not the leaf that joins again"));
+                    return Err(invalid("leaf_index is not the leaf that joins again"));
                 }
                 &sender.client_id
             }
@@ -228,7 +211,7 @@ impl Group {
         }
         let references: BTreeSet<_> = content.references.iter().collect();
         if references.len() < content.references.len() {
-            return Err(invalid(&"a proposal is taken once"));
+            return Err(invalid("a proposal is taken once"));
         }
         let mut removed = BTreeSet::new();
         if !author.joins {
@@ -321,202 +304,8 @@ impl Group {
             .map_err(|error| refuse(error, adds))?;
         match processed.into_content() {
             ProcessedMessageContent::StagedCommitMessage(staged) => Ok(*staged),
-            _ => Err(invalid(&"not a commit")),
+            _ => Err(invalid("not a commit")),
         }
-    }
-
-    /// The committer's leaf afterwards, and what it says.
-    fn check_committer(
-        &self,
-        staged: &StagedCommit,
-        author: &Author,
-        removed: &BTreeSet<u32>,
-        checks: &Checks<'_>,
-    ) -> Result<(u32, Member), Undecided> {
-        let unreadable = || violation("the leaf cannot be read");
-        let before = author
-            .leaf
-            .and_then(|leaf| self.mls.leaf(LeafNodeIndex::new(leaf)));
-        let Some(node) = staged.update_path_leaf_node() else {
-            let (leaf, before) = author.leaf.zip(before).ok_or(Refusal::UnknownGroup)?;
-            let member = Member::of(before, self.scheme).ok_or(Refusal::UnknownGroup)?;
-            return Ok((leaf, member));
-        };
-        let entering = Entering {
-            node,
-            replaces: before,
-        };
-        if leaf::check(&entering, self.scheme, checks)? != author.client {
-            return Err(violation("an UpdatePath keeps the ClientID").into());
-        }
-        let mut gone = removed.clone();
-        gone.extend(author.leaf.filter(|_| !author.joins));
-        self.check_client(&author.client, &gone)?;
-        self.check_key(node, &gone)?;
-        let signer = if author.joins {
-            let index = self.mls.ext_commit_sender_index(staged);
-            index.map_err(|e| invalid(&e))?.u32()
-        } else {
-            author.leaf.ok_or(Refusal::UnknownGroup)?
-        };
-        Ok((
-            signer,
-            Member::of(node, self.scheme).ok_or_else(unreadable)?,
-        ))
-    }
-
-    /// That no leaf that stays is of the same client.
-    fn check_client(&self, client: &ClientId, gone: &BTreeSet<u32>) -> Result<(), Refusal> {
-        match self.roster.leaf_of(client) {
-            Some(leaf) if !gone.contains(&leaf) => Err(violation("another leaf is of this client")),
-            _ => Ok(()),
-        }
-    }
-
-    /// That no leaf that stays has the signature key of a path's leaf. (That those that are added
-    /// have other keys than those that stay, openmls sees to.)
-    fn check_key(&self, node: &LeafNode, gone: &BTreeSet<u32>) -> Result<(), Refusal> {
-        let key = node.signature_key().as_slice();
-        let mut members = self.roster.members();
-        if members.any(|(leaf, m)| m.signature_key.as_slice() == key && !gone.contains(&leaf)) {
-            return Err(invalid(&"another leaf has this signature key"));
-        }
-        Ok(())
-    }
-
-    fn check_adds(
-        &self,
-        staged: &StagedCommit,
-        removed: &BTreeSet<u32>,
-        checks: &Checks<'_>,
-    ) -> Result<Vec<(Added, Joiner)>, Undecided> {
-        let mut added = Vec::new();
-        for add in staged.add_proposals() {
-            let key_package = add.add_proposal().key_package();
-            let node = key_package.leaf_node();
-            let entering = Entering {
-                node,
-                replaces: None,
-            };
-            let client = leaf::check(&entering, self.scheme, checks)?;
-            self.check_client(&client, removed)?;
-            let for_connections = node.extensions().contains(ExtensionType::Unknown(
-                extension_type::CONNECTION_KEY_PACKAGE,
-            ));
-            if for_connections && self.group_type == GroupType::Regular {
-                return Err(violation("this KeyPackage is for connection groups").into());
-            }
-            added.push(self.added(key_package, client, checks.now)?);
-        }
-        Ok(added)
-    }
-
-    /// That neither the group nor what one user has of it becomes too large.
-    fn check_sizes(
-        &self,
-        author: &Author,
-        removed: &BTreeSet<u32>,
-        added: &[(Added, Joiner)],
-        checks: &Checks<'_>,
-    ) -> Result<(), Refusal> {
-        let joining = author.joins.then_some(&author.client);
-        let clients = added.iter().map(|(added, _)| &added.client).chain(joining);
-        let mut by_user: BTreeMap<UserId, usize> = BTreeMap::new();
-        for client in clients {
-            *by_user.entry(client.user_id()).or_default() += 1;
-        }
-        let entering: usize = by_user.values().sum();
-        if self.roster.len() - removed.len() + entering > checks.limits.max_members {
-            return Err(Refusal::LimitExceeded(
-                "the group would have too many members",
-            ));
-        }
-        let max = usize::try_from(checks.limits.max_clients_per_user).unwrap_or(usize::MAX);
-        let has_too_many = |(user, entering): (&UserId, &usize)| {
-            let leaves = self.roster.leaves_of_user(user);
-            leaves.filter(|leaf| !removed.contains(leaf)).count() + entering > max
-        };
-        if by_user.iter().any(has_too_many) {
-            return Err(Refusal::LimitExceeded("a user would have too many clients"));
-        }
-        Ok(())
-    }
-
-    fn added(
-        &self,
-        key_package: &KeyPackage,
-        client: ClientId,
-        now: u64,
-    ) -> Result<(Added, Joiner), Refusal> {
-        let reference = key_package.hash_ref(&Crypto).map_err(|e| invalid(&e))?;
-        let member = Member::of(key_package.leaf_node(), self.scheme)
-            .ok_or_else(|| violation("the leaf cannot be read"))?;
-        let not_after = key_package.life_time().not_after().saturating_mul(1000);
-        let joiner = Joiner {
-            reference: reference.as_slice().to_vec(),
-            epoch: self.epoch() + 1,
-            client: client.to_string(),
-            signature_key: member.signature_key.as_slice().to_vec(),
-            expires_at: not_after.min(now.saturating_add(MAX_LIFE_SECONDS * 1000)),
-            fetched_at: None,
-            left: false,
-        };
-        let reference = KeyPackageRef::new(reference.as_slice())
-            .map_err(|_| invalid(&"a KeyPackageRef is a hash"))?;
-        Ok((
-            Added {
-                reference,
-                client,
-                member,
-            },
-            joiner,
-        ))
-    }
-
-    /// Whether the commit is about who the admins are, be it that it names the same ones.
-    fn names_admins(&self, staged: &StagedCommit, content: &CommitContent) -> bool {
-        let before = self.mls.group_context().extensions().external_senders();
-        let after = staged.group_context().extensions().external_senders();
-        let is_extensions = |p: &Proposal| matches!(p, Proposal::GroupContextExtensions(_));
-        content.by_value.iter().any(is_extensions) && before == after
-    }
-
-    /// That what the commit holds by value leaves an admin, where there is one.
-    fn check_admins(
-        &self,
-        staged: &StagedCommit,
-        content: &CommitContent,
-        author: &Author,
-        removed: &BTreeSet<u32>,
-        added: &[(Added, Joiner)],
-    ) -> Result<(), Refusal> {
-        let Some(after) = rbac_of(staged.group_context()) else {
-            return Ok(());
-        };
-        let names_admins = self.names_admins(staged, content);
-        let by_value = content
-            .by_value
-            .iter()
-            .filter_map(|proposal| match proposal {
-                Proposal::Remove(leaf) => Some(*leaf),
-                _ => None,
-            });
-        let by_value: BTreeSet<u32> = by_value.collect();
-        let goes =
-            |leaf: u32| by_value.contains(&leaf) || (names_admins && removed.contains(&leaf));
-        let stays = |user: &UserId| {
-            let mut leaves = self.roster.leaves_of_user(user);
-            leaves.any(|leaf| !goes(leaf))
-                || (author.joins && author.client.user_id() == *user)
-                || added
-                    .iter()
-                    .any(|(added, _)| added.client.user_id() == *user)
-        };
-        let had_admin = self.has_admin(&BTreeSet::new());
-        if (had_admin || names_admins) && !after.admins.iter().any(stays) {
-            return Err(Refusal::Unauthorized("an admin has to stay in the group"));
-        }
-        Ok(())
     }
 
     /// The owner's Removes, for the epoch after a join, which takes none of what is pending.
@@ -556,6 +345,6 @@ fn refuse(error: PublicProcessMessageError, adds: bool) -> Refusal {
     if is_key_package && adds {
         Refusal::InvalidKeyPackage(error.to_string())
     } else {
-        invalid(&error)
+        invalid(error)
     }
 }

@@ -18,7 +18,7 @@ use super::storage::Storage;
 use super::stored::Facts;
 use super::{Checks, Group, Owner, Undecided, authenticate, check_sender, moh_context};
 use crate::crypto::Crypto;
-use crate::error::Refusal;
+use crate::error::{Refusal, violation};
 
 /// A request to create a group.
 pub struct Creation<'a> {
@@ -32,10 +32,6 @@ pub struct Creation<'a> {
     pub signature: &'a Signature,
     /// Its body.
     pub body: &'a CreateGroup,
-}
-
-fn violation(what: &str) -> Refusal {
-    Refusal::PolicyViolation(what.to_owned())
 }
 
 /// The group, and its first snapshot.

@@ -9,16 +9,12 @@ use tls_codec::Size;
 
 use super::{Checks, Undecided};
 use crate::crypto;
-use crate::error::Refusal;
+use crate::error::{Refusal, violation};
 
 /// The longest leaf node, in bytes (section 11).
 const MAX_LEAF_BYTES: usize = 4 << 10;
 /// The most extensions in a leaf node (section 11).
 const MAX_LEAF_EXTENSIONS: usize = 16;
-
-fn violation(what: &str) -> Refusal {
-    Refusal::PolicyViolation(what.to_owned())
-}
 
 fn content<T: Message>(node: &LeafNode, extension: u16) -> Option<T> {
     T::decode(&node.extensions().unknown(extension)?.0).ok()

@@ -7,7 +7,7 @@ use openmls::prelude::{
 };
 use tls_codec::{DeserializeBytes, Serialize, TlsDeserializeBytes, TlsSerialize, TlsSize};
 
-use crate::error::Refusal;
+use crate::error::{Refusal, invalid, violation};
 
 /// A handshake message: a PublicMessage.
 pub struct Handshake {
@@ -138,14 +138,6 @@ struct ContentHead {
     sender: HeadSender,
     authenticated_data: Opaque<{ 64 << 10 }>,
     content_type: u8,
-}
-
-fn invalid(what: &str) -> Refusal {
-    Refusal::InvalidMessage(what.to_owned())
-}
-
-fn violation(what: &str) -> Refusal {
-    Refusal::PolicyViolation(what.to_owned())
 }
 
 /// Reads a PublicMessage.

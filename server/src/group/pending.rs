@@ -13,7 +13,7 @@ use super::storage::Storage;
 use super::stored::Pending;
 use super::{Checks, Group, Outgoing, Owner, Sender, Unreadable};
 use crate::crypto::Crypto;
-use crate::error::Refusal;
+use crate::error::{Refusal, invalid, violation};
 
 /// The most proposals that wait in an epoch (section 11).
 const MAX_PENDING: usize = 256;
@@ -269,7 +269,7 @@ impl Group {
         match processed.map(openmls::prelude::ProcessedMessage::into_content) {
             Ok(ProcessedMessageContent::ProposalMessage(proposal)) => Ok(*proposal),
             Ok(_) => Err(invalid("not a proposal")),
-            Err(error) => Err(invalid(&error.to_string())),
+            Err(error) => Err(invalid(error)),
         }
     }
 
@@ -295,12 +295,4 @@ impl Group {
         }
         Some(outgoing)
     }
-}
-
-fn violation(what: &str) -> Refusal {
-    Refusal::PolicyViolation(what.to_owned())
-}
-
-fn invalid(what: &str) -> Refusal {
-    Refusal::InvalidMessage(what.to_owned())
 }
