@@ -5,8 +5,9 @@ use moh_messages::client_api::{
     Register, UploadKeyPackages,
 };
 use moh_messages::{
-    DsAuth, DsRequest, DsResponseBody, Endpoint, GroupKeyPackageRequest, KeyId, KeyPackageResponse,
-    List, Message, Nonce, Opaque, PublicKey, Signature, SignatureScheme, UserKeyPackageStatus,
+    DsAuth, DsRequest, DsRequestBody, DsResponseBody, Endpoint, GroupKeyPackageRequest, KeyId,
+    KeyPackageResponse, List, Message, Nonce, Opaque, PublicKey, Signature, SignatureScheme,
+    UserKeyPackageStatus,
 };
 
 use crate::common::answer::Answer;
@@ -316,6 +317,15 @@ async fn a_client_cannot_have_forwarded_what_is_not_its_own() {
         unreachable!()
     };
     *on_behalf_of = alice.client.clone();
+    // That a client is deleted is for its provider to say, of its own accord.
+    let mut deleted = peer.request_group_id(&us);
+    deleted.body = DsRequestBody::ClientDeleted;
+    deleted.auth = DsAuth::Provider {
+        on_behalf_of: alice.client.clone(),
+        provider_auth: moh_messages::ProviderAuth::blank(),
+    };
+    let answer = alice.ask(forward(endpoint, deleted.encode())).await;
+    answer.refused(403, "unauthorized");
     provider_auth.timestamp = 1;
     let answer = alice.ask(forward(endpoint, request.encode())).await;
     answer.refused(422, "policy_violation");
