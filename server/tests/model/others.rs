@@ -63,6 +63,9 @@ impl Run {
         }
         let at = self.dice.below(self.held.len());
         let held = self.held.remove(at);
+        if !self.world.is_running(&self.rooms[held.room].owner) {
+            return Ok(None);
+        }
         let seat = &self.rooms[held.room].seats[&held.by];
         let is_same = seat.leaf.as_ref() == Some(&held.leaf)
             && seat
