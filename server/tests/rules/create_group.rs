@@ -141,7 +141,9 @@ async fn group_info() {
             d.info.context.confirmed_transcript_hash = parts::bytes([1; 32]);
         }),
         ("with ratchet_tree", code, |d| {
-            let tree = [&[0x40, 0][..], &[1, 1], &d.leaf.encode()].concat();
+            d.leaf.sign(&d.device.signer, None);
+            let tree = [&[1, 1][..], &d.leaf.encode()].concat();
+            let tree = parts::bytes(tree).encode();
             set(&mut d.info.extensions, RATCHET_TREE, Some(tree));
         }),
         ("without external_pub", code, |d| {

@@ -13,7 +13,7 @@ const PENDING: DsErrorCode = DsErrorCode::PENDING_PROPOSALS;
 
 impl Scene {
     /// Nothing is proposed, whatever the provider looks after.
-    async fn nothing_is_pending(&mut self) {
+    pub(crate) async fn nothing_is_pending(&mut self) {
         self.site.restart().await;
         // What it does on its own has come before this is answered.
         self.another_is_tended().await;
@@ -34,7 +34,7 @@ impl Scene {
     }
 
     /// These renew their leaves, and the attestations in them.
-    async fn renews_all(&mut self, members: &[usize]) {
+    pub(crate) async fn renews_all(&mut self, members: &[usize]) {
         for &by in members {
             let member = &mut self.members[by];
             let leaf = member.own_leaf();
