@@ -52,7 +52,6 @@ use crate::crypto;
 use crate::error::Refusal;
 use crate::limits::Limits;
 use crate::store::StoredGroup;
-use pending::Waiting;
 use storage::{Storage, Values};
 use stored::{Entry, FORMAT, Facts, Snapshot, Step};
 
@@ -139,7 +138,8 @@ pub struct Group {
     scheme: SignatureScheme,
     roster: Roster,
     facts: Facts,
-    waiting: Vec<Waiting>,
+    /// The ProposalRefs of what is pending.
+    references: Vec<Vec<u8>>,
     snapshot_bytes: usize,
     log_bytes: usize,
 }
@@ -189,7 +189,7 @@ impl Group {
             group.log_bytes += bytes.len();
         }
         group.renew_roster(&Roster::default())?;
-        group.renew_waiting()?;
+        group.renew_references()?;
         if group.version == stored.version {
             Ok(group)
         } else {
@@ -213,7 +213,7 @@ impl Group {
             scheme,
             roster: Roster::default(),
             facts,
-            waiting: Vec::new(),
+            references: Vec::new(),
             snapshot_bytes,
             log_bytes: 0,
         })

@@ -13,8 +13,8 @@ use crate::change::{Change, Expect, Version, Write};
 use crate::error::Refusal;
 use crate::group::{Checks, Group, Tending, Undecided};
 use crate::node::Node;
-use crate::owner::AsOwner;
-use crate::store::StoreError;
+use crate::owner::{AsOwner, TRIES};
+use crate::store::{CommitError, StoreError};
 
 /// How often the store is asked for groups that are due, when nobody says that one is.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -81,36 +81,55 @@ impl Node {
     }
 
     async fn tend_group(&self, group_id: &GroupId) -> Result<(), Refusal> {
-        let wanted = self.store().wanted_removals(group_id).await?;
-        let now = self.now_ms();
-        let tending = {
-            let group = self.groups().read(self.store(), group_id).await?;
-            let owner = AsOwner {
-                node: self,
-                fetched: &[],
-                now,
+        for _ in 0..TRIES {
+            let wanted = self.store().wanted_removals(group_id).await?;
+            let (version, tending, done) = self.look_after(group_id, &wanted).await?;
+            let writes = match tending {
+                Tending::Change(_) => return self.propose_removes(group_id, &wanted).await,
+                Tending::Wait(until) => postponed(group_id, &wanted, done, until),
+                Tending::Forget => vec![Write::ForgetGroup {
+                    group_id: group_id.clone(),
+                }],
             };
-            let checks = Checks {
-                now,
-                limits: self.limits(),
-                owner: &owner,
+            let change = Change {
+                expect: vec![Expect::Group(group_id.clone(), Some(version))],
+                writes,
             };
-            (
-                group.version(),
-                group.tend(&wanted, &checks),
-                done(&group, &wanted),
-            )
-        };
-        match tending {
-            (version, Tending::Wait(until), done) => {
-                let waiting = wanted.into_iter().filter(|client| !done.contains(client));
-                let waiting = waiting.collect();
-                self.postpone(group_id, version, (done, waiting), until)
-                    .await
+            let groups = self.groups();
+            match self.commit(change).await {
+                Err(CommitError::Conflict) => {
+                    groups.is_newest(self.store(), group_id, version).await?;
+                }
+                Ok(()) if matches!(tending, Tending::Forget) => {
+                    groups.drop_group(group_id).await;
+                    return Ok(());
+                }
+                result => return Ok(result?),
             }
-            (version, Tending::Forget, _) => self.forget_group(group_id, version).await,
-            (_, Tending::Change(_), _) => self.propose_removes(group_id, &wanted).await,
         }
+        Err(CommitError::Conflict.into())
+    }
+
+    /// What is to be done with a group, at which version; and of whom nothing more is wanted.
+    async fn look_after(
+        &self,
+        group_id: &GroupId,
+        wanted: &[ClientId],
+    ) -> Result<(Version, Tending, Vec<ClientId>), Refusal> {
+        let group = self.groups().read(self.store(), group_id).await?;
+        let now = self.now_ms();
+        let owner = AsOwner {
+            node: self,
+            fetched: &[],
+            now,
+        };
+        let checks = Checks {
+            now,
+            limits: self.limits(),
+            owner: &owner,
+        };
+        let tending = group.tend(wanted, &checks);
+        Ok((group.version(), tending, done(&group, wanted)))
     }
 
     /// Proposes what is to be proposed, on the newest version.
@@ -132,42 +151,6 @@ impl Node {
             Err(refusal) if refusal == nothing() => Ok(()),
             result => result.map(|_| ()),
         }
-    }
-
-    async fn postpone(
-        &self,
-        group_id: &GroupId,
-        version: Version,
-        (done, waiting): (Vec<ClientId>, Vec<ClientId>),
-        until: u64,
-    ) -> Result<(), Refusal> {
-        let change = Change {
-            expect: vec![Expect::Group(group_id.clone(), Some(version))],
-            writes: vec![
-                Write::RemovalsDone {
-                    group_id: group_id.clone(),
-                    clients: done,
-                },
-                Write::PostponeRemovals {
-                    group_id: group_id.clone(),
-                    clients: waiting,
-                    until,
-                },
-            ],
-        };
-        Ok(self.commit(change).await?)
-    }
-
-    async fn forget_group(&self, group_id: &GroupId, version: Version) -> Result<(), Refusal> {
-        let change = Change {
-            expect: vec![Expect::Group(group_id.clone(), Some(version))],
-            writes: vec![Write::ForgetGroup {
-                group_id: group_id.clone(),
-            }],
-        };
-        self.commit(change).await?;
-        self.groups().drop_group(group_id).await;
-        Ok(())
     }
 
     /// Tells the owner of groups, once and now, that a client of ours is gone, so that it is
@@ -256,6 +239,28 @@ impl Node {
 fn done(group: &Group, wanted: &[ClientId]) -> Vec<ClientId> {
     let done = wanted.iter().filter(|client| group.is_leaving(client));
     done.cloned().collect()
+}
+
+/// Nothing more is wanted of these; the others, and the group, have to wait.
+fn postponed(
+    group_id: &GroupId,
+    wanted: &[ClientId],
+    done: Vec<ClientId>,
+    until: u64,
+) -> Vec<Write> {
+    let waiting = wanted.iter().filter(|client| !done.contains(client));
+    let waiting = waiting.cloned().collect();
+    vec![
+        Write::RemovalsDone {
+            group_id: group_id.clone(),
+            clients: done,
+        },
+        Write::PostponeRemovals {
+            group_id: group_id.clone(),
+            clients: waiting,
+            until,
+        },
+    ]
 }
 
 fn removals_done(group: &Group, clients: Vec<ClientId>) -> Write {

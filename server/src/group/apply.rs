@@ -118,7 +118,7 @@ impl Group {
             Change::End => entry(Step::End(Vec::new())),
         };
         self.facts.follow(&entry);
-        self.renew_waiting()?;
+        self.renew_references()?;
         self.applied(&entry, outcome, now)
     }
 
@@ -179,8 +179,8 @@ impl Group {
             outgoing,
         };
         self.facts.follow(&entry);
-        self.waiting.clear();
-        self.renew_waiting()?;
+        self.references.clear();
+        self.renew_references()?;
         outcome
             .outgoing
             .extend(self.welcome_all(&decision.added, &decision.welcomes)?);

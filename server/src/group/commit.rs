@@ -216,7 +216,7 @@ impl Group {
         let mut removed = BTreeSet::new();
         if !author.joins {
             let taken = |reference| references.contains(reference);
-            if !self.waiting.iter().all(|waiting| taken(&waiting.reference)) {
+            if !self.references.iter().all(taken) {
                 return Err(self.pending_first());
             }
             removed = self.targets();

@@ -70,11 +70,6 @@ pub enum Tending {
     Forget,
 }
 
-/// A pending proposal, as openmls names it.
-pub(super) struct Waiting {
-    pub(super) reference: Vec<u8>,
-}
-
 impl Group {
     /// Whether a member may propose what it does: that it is removed itself.
     ///
@@ -274,14 +269,14 @@ impl Group {
     }
 
     /// Tells openmls of the pending proposals that it does not know yet.
-    pub(super) fn renew_waiting(&mut self) -> Result<(), Unreadable> {
-        for at in self.waiting.len()..self.facts.pending.len() {
+    pub(super) fn renew_references(&mut self) -> Result<(), Unreadable> {
+        for at in self.references.len()..self.facts.pending.len() {
             let message = &self.facts.pending[at].message;
             let queued = self.queued(message).map_err(|_| Unreadable)?;
             let reference = queued.proposal_reference_ref().as_slice().to_vec();
             let added = self.mls.add_proposal(&Storage::discarding(), queued);
             added.map_err(|never| match never {})?;
-            self.waiting.push(Waiting { reference });
+            self.references.push(reference);
         }
         Ok(())
     }
