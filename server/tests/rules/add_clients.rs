@@ -160,6 +160,42 @@ async fn too_many_members() {
 }
 
 #[tokio::test]
+async fn too_many_of_one_user() {
+    let limits = Limits {
+        max_clients_per_user: 3,
+        ..Limits::default()
+    };
+    let mut scene = Scene::with_limits(limits).await;
+    let code = DsErrorCode::LIMIT_EXCEEDED;
+    let made = adds(&mut scene, &[TABLET, WATCH]);
+    scene.refuses(BOB, "four of three", code, body(&made)).await;
+    let daves = ["1", "2", "3", "4"].map(|name| format!("dave/{name}@c.example"));
+    let daves: Vec<_> = daves.iter().map(String::as_str).collect();
+    let made = adds(&mut scene, &daves);
+    let what = "a new user with four";
+    scene.refuses(BOB, what, code, made.as_add()).await;
+    let plan = Plan::add(vec![scene.site.device(TABLET).key_package()]);
+    scene.commits(BOB, plan, body).await;
+    let watch = scene.site.device(WATCH);
+    let (made, _) = scene.entering(&watch);
+    let request = scene.join_request(&watch, &made);
+    let what = "who joins as the fourth";
+    scene.refuses_request(what, code, &request).await;
+    // Who joins again takes no further place; who leaves makes room.
+    let again = scene.device(BOB).again();
+    scene.joins(&again).await;
+    let laptop = scene
+        .members
+        .iter()
+        .position(|m| m.device.id.device() == "laptop");
+    scene.leaves(laptop.unwrap()).await;
+    let phone = scene.members.len() - 1;
+    let plan = Plan::add(vec![scene.site.device(WATCH).key_package()]);
+    scene.commits(phone, plan, body).await;
+    scene.goes_on_with(6).await;
+}
+
+#[tokio::test]
 async fn for_everybody_where_there_are_admins() {
     let mut scene = Scene::with_admins(&[ALL[ALICE]]).await;
     let key_package = scene.site.device(TABLET).key_package();

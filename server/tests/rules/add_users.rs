@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use moh_messages::{DsErrorCode, KeyPackageRef, List, Message, MlsBytes, Opaque};
+use moh_messages::{DsErrorCode, KeyPackageRef, List, Message, MlsBytes, Opaque, extension_type};
 use moh_server::Limits;
 
 use crate::clock::MINUTE_MS;
@@ -204,6 +204,27 @@ async fn key_packages_that_are_none() {
 }
 
 #[tokio::test]
+async fn a_key_that_the_committer_takes_as_well() {
+    let mut scene = Scene::set().await;
+    let dave = scene.site.device(DAVE);
+    let mut made = scene.made(ALICE, Plan::add(vec![dave.key_package()]));
+    let alice = &scene.members[ALICE];
+    let (id, home) = (&alice.device.id, &alice.device.home);
+    let (key, now) = (dave.public_key(), home.now_ms());
+    let attestation = home.keys.attest(id, dave.scheme(), &key, now);
+    made.edit(&alice.device, alice, |commit| {
+        let leaf = &mut commit.path.as_mut().unwrap().leaf;
+        leaf.signature_key = parts::bytes(key.as_slice());
+        leaf.set(extension_type::ATTESTATION, &attestation);
+    });
+    made.sign_leaf_by(&dave.signer, alice);
+    let code = DsErrorCode::INVALID_MESSAGE;
+    let what = "the key of who is added";
+    scene.refuses(ALICE, what, code, made.as_add()).await;
+    scene.goes_on().await;
+}
+
+#[tokio::test]
 async fn too_many_members() {
     let limits = Limits {
         max_members: 6,
@@ -262,11 +283,14 @@ async fn welcomes_that_are_none() {
     let mut other_suite = parts::Welcome::decode(welcome.as_slice()).unwrap();
     other_suite.cipher_suite = 3;
     let no_welcome = MlsBytes::new(made.commit.clone()).unwrap();
+    let mut large = parts::Welcome::decode(welcome.as_slice()).unwrap();
+    large.encrypted_group_info = parts::bytes(vec![0; (256 << 10) + 1]);
     let with_a_rest = Opaque::new([welcome.as_slice(), &[0]].concat()).unwrap();
     for (what, bytes) in [
         ("a commit", no_welcome),
         ("no message", Opaque::new([1]).unwrap()),
         ("with a rest", with_a_rest),
+        ("large", MlsBytes::new(large.encode()).unwrap()),
         (
             "of another ciphersuite",
             MlsBytes::new(other_suite.encode()).unwrap(),

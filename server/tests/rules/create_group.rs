@@ -303,6 +303,20 @@ async fn the_request() {
 }
 
 #[tokio::test]
+async fn too_many_extensions_of_the_context() {
+    fn extensions(d: &mut Draft<'_>, count: u16) {
+        let more = count - u16::try_from(d.info.context.extensions.len()).unwrap();
+        let numbers: Vec<u16> = (0xF500..0xF500 + more).collect();
+        let types = [&d.leaf.extension_types[..], &numbers].concat();
+        d.leaf.extension_types = List::new(types).unwrap();
+        for number in numbers {
+            d.context(number, Some(Vec::new()));
+        }
+    }
+    refuse(&[("65", DsErrorCode::LIMIT_EXCEEDED, |d| extensions(d, 65))]).await;
+}
+
+#[tokio::test]
 async fn a_signature_by_another_key_gets_what_a_stranger_gets() {
     let site = Site::start().await;
     let alice = site.device("alice/phone@a.example");

@@ -11,7 +11,7 @@ use tls_codec::{DeserializeBytes, Serialize, TlsDeserializeBytes, TlsSerialize, 
 /// Any bytes.
 pub(crate) type Bytes = Opaque<{ 8 << 20 }>;
 /// Any extensions.
-pub(crate) type Extensions = List<Extension, 64>;
+pub(crate) type Extensions = List<Extension, 128>;
 
 pub(crate) fn bytes(content: impl Into<Vec<u8>>) -> Bytes {
     Bytes::new(content).unwrap()
@@ -60,7 +60,7 @@ pub(crate) struct Leaf {
     pub(crate) identity: Bytes,
     pub(crate) versions: List<u16, 16>,
     pub(crate) cipher_suites: List<u16, 64>,
-    pub(crate) extension_types: List<u16, 64>,
+    pub(crate) extension_types: List<u16, 128>,
     pub(crate) proposal_types: List<u16, 64>,
     pub(crate) credential_types: List<u16, 64>,
     pub(crate) source: Source,
@@ -423,7 +423,7 @@ pub(crate) struct Welcome {
     wire_format: u16,
     pub(crate) cipher_suite: u16,
     pub(crate) secrets: List<Secrets, 1000>,
-    encrypted_group_info: Bytes,
+    pub(crate) encrypted_group_info: Bytes,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, TlsSize, TlsSerialize, TlsDeserializeBytes)]

@@ -97,6 +97,14 @@ async fn references_to_nothing() {
     });
     let what = "one too many";
     scene.refuses(BOB, what, INVALID, made.as_update()).await;
+    let mut made = scene.made(BOB, Plan::default());
+    let bob = &scene.members[BOB];
+    let reference = bob.pending_reference(scene.leaf(CAROL));
+    made.edit(&bob.device, bob, |commit| {
+        commit.also(&parts::by_reference(reference));
+    });
+    let what = "the same one twice";
+    scene.refuses(BOB, what, INVALID, made.as_update()).await;
     scene.updates(BOB).await;
     scene.goes_on().await;
 }

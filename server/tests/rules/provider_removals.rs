@@ -2,12 +2,14 @@
 
 use moh_messages::{DsErrorCode, DsRequestBody, extension_type};
 
-use crate::clock::{DAY_MS, MINUTE_MS};
+use crate::clock::{DAY_MS, HOUR_MS, MINUTE_MS};
 use crate::device::Says;
+use crate::home::secret_keys;
+use crate::made::Made;
 use crate::member::Plan;
 use crate::parts;
 use crate::pending_proposals::carried;
-use crate::scene::{ALICE, AMY, BOB, BOBS_LAPTOP, CAROL, Scene};
+use crate::scene::{ALICE, ALL, AMY, BOB, BOBS_LAPTOP, CAROL, Scene};
 
 const PENDING: DsErrorCode = DsErrorCode::PENDING_PROPOSALS;
 
@@ -171,6 +173,51 @@ async fn an_attestation_that_expired_thirty_days_ago() {
     scene.until_pending(ALICE, &[carol]).await;
     scene.updates(ALICE).await;
     scene.agree(&[ALICE, AMY, BOB, BOBS_LAPTOP], 4).await;
+    scene.goes_on().await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_added_as_it_is_removed_is_a_new_one() {
+    let mut scene = Scene::with_open_peers().await;
+    scene.site.pass(80 * DAY_MS).await;
+    scene.renews_all(&[ALICE, AMY, BOB, CAROL]).await;
+    scene.leaves(BOBS_LAPTOP).await;
+    let laptop = scene.site.device(ALL[BOBS_LAPTOP]);
+    let key_package = laptop.key_package();
+    let adds = |made: &Made| made.adds_as(DsRequestBody::AddClients);
+    let plan = Plan::add(vec![key_package.clone()]);
+    let made = scene.commits(BOB, plan, adds).await;
+    let bob = &scene.members[BOB];
+    let joined = scene.site.join(&laptop, &key_package, bob, &made).await;
+    scene.members[BOBS_LAPTOP] = joined;
+    scene.site.pass(15 * DAY_MS).await;
+    scene.nothing_is_pending().await;
+    scene.goes_on().await;
+}
+
+/// The provider has lost the key that groups know, and gets it back.
+#[tokio::test]
+async fn removes_that_lapse_while_the_key_is_lost() {
+    let mut scene = Scene::set().await;
+    scene.is_deleted(CAROL).await;
+    let secret = scene.site.secret_keys().clone();
+    let mut lost = toml::Table::try_from(&secret).unwrap();
+    let other = toml::Table::try_from(secret_keys()).unwrap();
+    for key in ["group_key_ed25519", "group_key_p256"] {
+        lost.insert(key.to_owned(), other[key].clone());
+    }
+    scene.site.set_secret_keys(lost.try_into().unwrap());
+    scene.site.restart().await;
+    let tablet = scene.site.device("bob/tablet@b.example");
+    scene.joins(&tablet).await;
+    scene.nothing_is_pending().await;
+    scene.site.set_secret_keys(secret);
+    scene.site.pass(HOUR_MS).await;
+    scene.site.restart().await;
+    let carol = scene.leaf(CAROL);
+    scene.until_pending(ALICE, &[carol]).await;
+    scene.updates(ALICE).await;
+    scene.agree(&[ALICE, AMY, BOB, BOBS_LAPTOP, 5], 5).await;
     scene.goes_on().await;
 }
 

@@ -109,6 +109,28 @@ async fn once() {
 }
 
 #[tokio::test]
+async fn a_long_one() {
+    let scene = Scene::set().await;
+    let with_data = |scene: &Scene, length| {
+        let carol = &scene.members[CAROL];
+        self_remove(parts::proposal_message_with(
+            (carol.group.group_id().as_slice(), carol.epoch()),
+            parts::Sender::Member(carol.index()),
+            &vec![0; length],
+            &parts::remove(carol.index()),
+            &carol.device.signer,
+            &carol.context(),
+        ))
+    };
+    let code = DsErrorCode::LIMIT_EXCEEDED;
+    let body = with_data(&scene, 1000);
+    scene.refuses(CAROL, "over 1 KiB", code, body).await;
+    let request = scene.members[CAROL].ask(with_data(&scene, 500));
+    scene.accepts("under 1 KiB", 1, &request).await;
+    scene.site.end().await;
+}
+
+#[tokio::test]
 async fn not_by_whom_the_provider_removes() {
     let mut scene = Scene::set().await;
     scene.is_deleted(CAROL).await;

@@ -154,6 +154,13 @@ async fn rbac_that_is_none() {
 }
 
 #[tokio::test]
+async fn nothing_need_change() {
+    let mut scene = Scene::with_admins(&[ALL[ALICE]]).await;
+    scene.sets_admins(ALICE, &[ALL[ALICE]]).await;
+    scene.goes_on().await;
+}
+
+#[tokio::test]
 async fn an_admin_has_a_leaf() {
     let mut scene = Scene::with_admins(&[ALL[ALICE]]).await;
     for (what, names) in [
@@ -200,6 +207,11 @@ async fn everybody_where_no_admin_has_a_leaf() {
     let what = "what is for admins";
     scene.refuses(BOB, what, UNAUTHORIZED, made.as_add()).await;
     let made = scene.sets(BOB, &to(&admins(&[ALL[CAROL]])));
+    let unchanged = scene.sets(BOB, &|_| {});
+    let what = "the same again";
+    scene
+        .refuses(BOB, what, UNAUTHORIZED, body(&unchanged))
+        .await;
     let what = "still without an admin";
     scene.refuses(BOB, what, UNAUTHORIZED, body(&made)).await;
     scene.sets_admins(BOB, &[ALL[AMY]]).await;

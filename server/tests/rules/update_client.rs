@@ -1,6 +1,8 @@
 //! update_client, and what all commits have in common.
 
-use moh_messages::{ClientId, DsErrorCode, DsRequestBody, HandshakeBytes, Message, extension_type};
+use moh_messages::{
+    ClientId, DsErrorCode, DsRequestBody, HandshakeBytes, List, Message, extension_type,
+};
 
 use crate::clock::MINUTE_MS;
 use crate::leaves;
@@ -180,6 +182,13 @@ async fn group_infos_that_are_not_of_the_new_epoch() {
     .await;
     refused("with another confirmation tag", &|made| {
         made.info.confirmation_tag = parts::bytes([1; 32]);
+        made.info.sign(bob);
+    })
+    .await;
+    refused("with an extension twice", &|made| {
+        let mut twice = made.info.extensions.clone().into_vec();
+        twice.push(twice[0].clone());
+        made.info.extensions = List::new(twice).unwrap();
         made.info.sign(bob);
     })
     .await;

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use moh_messages::{DsErrorCode, DsRequest, DsResponseBody, GroupId, GroupType, KeyPackageRef};
+use moh_messages::{
+    DsErrorCode, DsRequest, DsRequestBody, DsResponseBody, GroupId, GroupType, KeyPackageRef,
+};
 use moh_server::Limits;
+use openmls::prelude::KeyPackage;
 
 use crate::clock::{DAY_MS, HOUR_MS};
 use crate::device::Device;
@@ -20,6 +23,7 @@ const NOT_KEPT: DsErrorCode = DsErrorCode::EPOCH_NOT_KEPT;
 struct Added {
     scene: Scene,
     dave: Arc<Device>,
+    key_package: KeyPackage,
     reference: KeyPackageRef,
     made: Made,
     tree: Vec<u8>,
@@ -36,12 +40,13 @@ impl Added {
         let dave = scene.site.device(DAVE);
         let key_package = dave.key_package();
         let reference = dave.reference(&key_package);
-        let plan = Plan::add(vec![key_package]);
+        let plan = Plan::add(vec![key_package.clone()]);
         let made = scene.commits(ALICE, plan, Made::as_add).await;
         let tree = scene.members[ALICE].tree();
         Self {
             scene,
             dave,
+            key_package,
             reference,
             made,
             tree,
@@ -219,4 +224,25 @@ async fn who_comes_too_late_and_is_not_the_one_gets_what_strangers_get() {
         .await;
     added.refused("the one", NOT_KEPT).await;
     added.scene.site.end().await;
+}
+
+#[tokio::test]
+async fn a_key_package_that_was_used_twice() {
+    let mut added = Added::set().await;
+    let key_package = added.key_package.clone();
+    let removes = |made: &Made| made.sent_as(DsRequestBody::RemoveUsers);
+    added
+        .scene
+        .commits(ALICE, Plan::remove(&[3]), removes)
+        .await;
+    let plan = Plan::add(vec![key_package]);
+    added.scene.commits(ALICE, plan, Made::as_add).await;
+    added.fetch().await;
+    added.scene.site.pass(DAY_MS).await;
+    added.refused("for its first epoch", NOT_KEPT).await;
+    // For the other one the time has not begun.
+    let group_id = added.scene.group_id();
+    let request = added.dave.welcome_info(&group_id, 4, &added.reference);
+    assert!(added.scene.site.ask(&request).await.is_ok());
+    added.scene.goes_on_with(4).await;
 }
