@@ -15,6 +15,7 @@ mod device;
 mod external_commit_info;
 mod external_join;
 mod home;
+mod large;
 mod leaves;
 mod made;
 mod member;
