@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Members of a group.
+    /// Members of a group. More than 2,000 need more of `max_tree_bytes`, about 500 bytes each; and
+    /// beyond some 25,000 a commit with a path fits into a handshake message only where members
+    /// have committed all over the tree, so that its path names few leaves one by one.
     pub max_members: usize,
     /// How often a client may join a group again within an hour.
     pub max_rejoins_per_hour: usize,
