@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt as _;
 use moh_messages::CipherSuite;
+use tokio::time::Instant;
 
 use crate::Check;
 use crate::dice::Dice;
 use crate::run::Run;
 use crate::tally::Tally;
-use crate::world::Setting;
+use crate::world::{PATIENCE, Setting};
 
 /// Which sequences are run.
 pub(crate) struct Plan {
@@ -129,9 +130,10 @@ fn report(seed: u64, plan: &Plan, first: Failure) -> ! {
     let mut skip = plan.skip.clone();
     let mut failure = first;
     let steps = |failure: &Failure| (failure.step + 1).min(plan.steps);
+    let enough = Instant::now() + PATIENCE;
     for step in (0..failure.step).rev() {
         let mut without = skip.clone();
-        if !without.insert(step) {
+        if !without.insert(step) || Instant::now() > enough {
             continue;
         }
         if let Err(again) = block_on(run(seed, steps(&failure), &without)) {

@@ -69,10 +69,10 @@ const WEIGHTS: [(Step, usize); 27] = [
     (Step::Restart, 3),
     (Step::GoDown, 3),
     (Step::ComeUp, 3),
-    (Step::Day, 2),
+    (Step::Day, 3),
     (Step::Race, 8),
     (Step::Repeat, 5),
-    (Step::FetchAgain, 4),
+    (Step::FetchAgain, 6),
     (Step::Forbidden, 8),
 ];
 
@@ -161,20 +161,21 @@ impl Run {
         self.dice.once_in(6)
     }
 
-    /// A member who may do what admins do.
-    fn admin(&mut self, room: usize) -> Option<ClientId> {
+    /// A member who may do what admins do, or one who may not.
+    fn member_with(&mut self, room: usize, roles: bool) -> Option<ClientId> {
         let group = &self.rooms[room];
         let current = group.current().into_iter();
-        let may = current.filter(|c| self.is_awake(c) && group.is_admin(&c.user_id()));
-        let may: Vec<_> = may.collect();
-        self.dice.pick(&may).cloned()
+        let fitting = current.filter(|c| group.is_admin(&c.user_id()) == roles);
+        let fitting: Vec<_> = fitting.filter(|c| self.is_awake(c)).collect();
+        self.dice.pick(&fitting).cloned()
     }
 
     /// Whoever does it, and where; now and then somebody who may not.
     pub(crate) fn actor(&mut self, admins: bool) -> Option<(usize, ClientId)> {
         let room = self.room()?;
-        let by = if admins && !self.wild() {
-            self.admin(room)
+        let by = if admins {
+            let may = !self.wild();
+            self.member_with(room, may)
         } else {
             self.member(room)
         };

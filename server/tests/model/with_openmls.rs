@@ -13,6 +13,7 @@ use openmls::prelude::{
     ExtensionType, Extensions, KeyPackage, KeyPackageIn, LeafNode, LeafNodeIndex,
     LeafNodeParameters, Lifetime, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, NewSignerBundle,
     ProcessedMessageContent, ProtocolMessage, ProtocolVersion, RatchetTreeIn,
+    SenderRatchetConfiguration,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
@@ -81,7 +82,13 @@ fn join_config() -> MlsGroupJoinConfig {
         .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
         .use_ratchet_tree_extension(false)
         .max_past_epochs(PAST_EPOCHS)
+        .sender_ratchet_configuration(out_of_order())
         .build()
+}
+
+/// A message that was held may come after many that were written later.
+fn out_of_order() -> SenderRatchetConfiguration {
+    SenderRatchetConfiguration::new(100, 1000)
 }
 
 fn tree_of(bytes: &[u8]) -> Result<RatchetTreeIn> {
@@ -154,6 +161,7 @@ impl Library for OpenMls {
             .ciphersuite(suite_of(self.suite))
             .wire_format_policy(PURE_PLAINTEXT_WIRE_FORMAT_POLICY)
             .max_past_epochs(PAST_EPOCHS)
+            .sender_ratchet_configuration(out_of_order())
             .use_ratchet_tree_extension(false)
             .capabilities(capabilities())
             .lifetime(Lifetime::new(LIFETIME_SECONDS))

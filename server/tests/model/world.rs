@@ -28,7 +28,7 @@ use crate::requests;
 pub(crate) const PROVIDERS: [&str; 3] = ["a.example", "b.example", "c.example"];
 
 /// Nothing takes longer than this, however slow the machine is.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Where files are kept in memory, on systems that have such a place.
 const IN_MEMORY: &str = "/dev/shm";
 
