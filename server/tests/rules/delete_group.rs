@@ -196,6 +196,7 @@ async fn forgotten_after_thirty_days() {
     scene.ends().await;
     scene.site.pass(30 * DAY_MS - 1).await;
     scene.site.restart().await;
+    scene.another_is_tended().await;
     let what = "a millisecond before";
     scene.refuses(CAROL, what, DELETED, message.clone()).await;
     scene.site.clock.pass(1);
