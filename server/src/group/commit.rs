@@ -110,8 +110,8 @@ impl Group {
         let (signer, committer) = self.check_committer(&staged, &author, &removed, checks)?;
         let added = self.check_adds(&staged, &removed, checks)?;
         Self::check_added_keys(&committer, &added)?;
-        self.check_sizes(&author, &removed, &added, checks)?;
         self.check_admins(&staged, content, &author, &removed, &added)?;
+        self.check_sizes(&author, &removed, &added, checks)?;
         group_info::verify(
             staged.group_context(),
             tag.ok_or(Refusal::InvalidGroupInfo("no confirmation tag"))?
