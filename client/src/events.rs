@@ -177,7 +177,8 @@ pub enum Reason {
     UnknownGroup = 1,
     /// It came from a provider that does not own the group.
     NotFromOwner = 2,
-    /// MLS refuses it: it is for another epoch, was there before, or does not verify.
+    /// MLS refuses it: it is for another epoch, was there before, or does not verify. Or it
+    /// proposes something that only members may do, and only by a commit.
     Refused = 3,
     /// A Welcome that was made with none of this client's KeyPackages.
     NoKeyPackage = 4,
@@ -195,7 +196,7 @@ impl std::fmt::Display for Reason {
             Self::Malformed => "no MLS message",
             Self::UnknownGroup => "not in that group",
             Self::NotFromOwner => "not from the group's owner",
-            Self::Refused => "refused by MLS",
+            Self::Refused => "refused",
             Self::NoKeyPackage => "no KeyPackage for this Welcome",
             Self::AlreadyJoined => "already in that group",
             Self::JoinRefused => "the owner refused the join",

@@ -2,9 +2,10 @@
 
 use moh_messages::client_api::QueueItem;
 use moh_messages::{ClientId, GroupId};
+use openmls::extensions::SenderExtensionIndex;
 use openmls::group::{MlsGroup, QueuedProposal, StagedCommit};
 use openmls::prelude::{
-    ContentType, MlsMessageIn, ProcessedMessageContent, ProtocolMessage, Sender,
+    ContentType, MlsMessageIn, ProcessedMessageContent, Proposal, ProtocolMessage, Sender,
 };
 use openmls_traits::OpenMlsProvider;
 use tls_codec::DeserializeBytes;
@@ -65,9 +66,10 @@ impl Client {
                 let by = sender.ok_or_else(|| out(Reason::Refused))?;
                 self.merge(tx, &id, group, *commit, by)?;
             }
-            ProcessedMessageContent::ProposalMessage(proposal) => {
+            ProcessedMessageContent::ProposalMessage(proposal) if may_be_made(&proposal) => {
                 keep_proposal(tx, &mut group, *proposal)?;
             }
+            ProcessedMessageContent::ProposalMessage(_) => return Err(out(Reason::Refused)),
             _ => return Err(out(Reason::Unsupported)),
         }
         Ok(())
@@ -165,10 +167,27 @@ pub(crate) fn store_proposal(tx: &Tx<'_>, id: &GroupId, bytes: &[u8]) -> Result<
         .process_message(tx, message)
         .map_err(|error| bad(error.to_string()))?;
     match processed.into_content() {
-        ProcessedMessageContent::ProposalMessage(proposal) => {
+        ProcessedMessageContent::ProposalMessage(proposal) if may_be_made(&proposal) => {
             keep_proposal(tx, &mut group, *proposal)
         }
+        ProcessedMessageContent::ProposalMessage(_) => {
+            Err(bad("of a kind that nobody may make".to_owned()))
+        }
         _ => Err(bad("another message".to_owned())),
+    }
+}
+
+/// Whether it is a removal, proposed by the group's owner or by who is to be removed. MLS would
+/// let an owner propose anything, itself as a member among it; and what is kept here becomes part
+/// of this client's next commit.
+fn may_be_made(proposal: &QueuedProposal) -> bool {
+    let Proposal::Remove(remove) = proposal.proposal() else {
+        return false;
+    };
+    match proposal.sender() {
+        Sender::External(index) => *index == SenderExtensionIndex::new(0),
+        Sender::Member(leaf) => *leaf == remove.removed(),
+        Sender::NewMemberProposal | Sender::NewMemberCommit => false,
     }
 }
 

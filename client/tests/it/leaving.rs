@@ -1,6 +1,6 @@
 //! Those who leave, and what is pending until they have left.
 
-use moh_client::{DsError, DsErrorCode, Error, Event, Operation, Outcome};
+use moh_client::{DsError, DsErrorCode, Error, Event, Operation, Outcome, Reason};
 
 use crate::fake::Mishap;
 use crate::scene::{Scene, add, received, texts};
@@ -176,4 +176,40 @@ async fn a_proposal_that_is_none_is_the_owners_fault() {
     let error = alice.client.update(&group).await.unwrap_err();
     assert!(matches!(error, Error::BadAnswer { .. }), "{error}");
     alice.client.update(&group).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_owner_proposes_nothing_but_removals() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    let spy = scene.party("a.example", "spy").await;
+    let add = scene.world.signed_add(&group, spy.client.client_id());
+    let context = scene.world.signed_context(&group);
+    let to = alice.client.client_id();
+    for proposal in [add, context] {
+        scene.world.deliver(to, "a.example", proposal.clone());
+        let events = received(&alice).await;
+        assert!(
+            matches!(
+                &events[..],
+                [Event::Undecodable {
+                    group: Some(_),
+                    reason: Reason::Refused,
+                    ..
+                }]
+            ),
+            "{events:?}"
+        );
+        // Nor is it taken up where the owner says that it has to be.
+        let proposal = moh_messages::HandshakeBytes::new(proposal).unwrap();
+        let proposals = moh_messages::List::<_, 256>::new(vec![proposal]).unwrap();
+        let error = DsError::new(DsErrorCode::PENDING_PROPOSALS, "").with_data(&proposals);
+        scene.world.plan("update_client", Mishap::Refuse(error));
+        let error = alice.client.update(&group).await.unwrap_err();
+        assert!(matches!(error, Error::BadAnswer { .. }), "{error}");
+    }
+    alice.client.update(&group).await.unwrap();
+    assert_eq!(alice.client.members(&group).await.unwrap().len(), 2);
+    alice.client.send(&group, "to Bob").await.unwrap();
+    assert_eq!(texts(&received(&bob).await), ["to Bob"]);
 }

@@ -9,9 +9,10 @@ use openmls::extensions::SenderExtensionIndex;
 use openmls::group::StagedCommit;
 use openmls::messages::external_proposals::ExternalProposal;
 use openmls::prelude::{
-    LeafNodeIndex, MlsMessageIn, ProcessedMessageContent, Proposal, ProposalOrRefType,
-    ProtocolMessage, Sender,
+    LeafNodeIndex, MlsMessageBodyIn, MlsMessageIn, ProcessedMessageContent, Proposal,
+    ProposalOrRefType, ProtocolMessage, ProtocolVersion, Sender,
 };
+use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::{OpenMlsRustCrypto, RustCrypto};
 use tls_codec::DeserializeBytes;
 
@@ -112,19 +113,56 @@ impl State {
     }
 
     fn propose_removal_of(&mut self, id: &[u8], leaf: LeafNodeIndex) {
-        let group = self.groups.get_mut(id).unwrap();
-        let scheme = group.public.ciphersuite().signature_algorithm();
+        let group = &self.groups[id];
         let proposal = ExternalProposal::new_remove::<OpenMlsRustCrypto>(
             leaf,
             group.public.group_id().clone(),
             group.public.group_context().epoch(),
-            &self.sender_keys[&(group.owner.clone(), scheme as u16)],
+            self.sender_key(group),
             SenderExtensionIndex::new(0),
         )
         .unwrap();
         let bytes = proposal.to_bytes().unwrap();
+        let group = self.groups.get_mut(id).unwrap();
         group.take_proposal(&bytes, true);
         self.deliver_proposal(id, &bytes, None);
+    }
+
+    pub(super) fn signed_add(&mut self, id: &[u8], client: &ClientId) -> Vec<u8> {
+        let account = self.clients.get_mut(client).unwrap();
+        let (_, bytes) = account.key_packages.pop_front().unwrap();
+        let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice()).unwrap();
+        let MlsMessageBodyIn::KeyPackage(key_package) = message.extract() else {
+            panic!("not a KeyPackage");
+        };
+        let crypto = RustCrypto::default();
+        let key_package = key_package.validate(&crypto, ProtocolVersion::Mls10);
+        let group = &self.groups[id];
+        let proposal = ExternalProposal::new_add::<OpenMlsRustCrypto>(
+            key_package.unwrap(),
+            group.public.group_id().clone(),
+            group.public.group_context().epoch(),
+            self.sender_key(group),
+            SenderExtensionIndex::new(0),
+        );
+        proposal.unwrap().to_bytes().unwrap()
+    }
+
+    pub(super) fn signed_context(&self, id: &[u8]) -> Vec<u8> {
+        let group = &self.groups[id];
+        let proposal = ExternalProposal::new_group_context_extensions::<OpenMlsRustCrypto>(
+            group.public.group_context().extensions().clone(),
+            group.public.group_id().clone(),
+            group.public.group_context().epoch(),
+            self.sender_key(group),
+            SenderExtensionIndex::new(0),
+        );
+        proposal.unwrap().to_bytes().unwrap()
+    }
+
+    fn sender_key(&self, group: &Group) -> &SignatureKeyPair {
+        let scheme = group.public.ciphersuite().signature_algorithm();
+        &self.sender_keys[&(group.owner.clone(), scheme as u16)]
     }
 
     fn deliver_proposal(&mut self, id: &[u8], bytes: &[u8], except: Option<&ClientId>) {

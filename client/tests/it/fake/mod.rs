@@ -127,6 +127,18 @@ impl World {
         self.arrived.notify_waiters();
     }
 
+    /// Signed by the owner of a group: a proposal to add a client.
+    pub(crate) fn signed_add(&self, group: &GroupId, client: &ClientId) -> Vec<u8> {
+        let mut state = self.state.lock().unwrap();
+        state.signed_add(group.as_slice(), client)
+    }
+
+    /// Signed by the owner of a group: a proposal to give it other extensions.
+    pub(crate) fn signed_context(&self, group: &GroupId) -> Vec<u8> {
+        let state = self.state.lock().unwrap();
+        state.signed_context(group.as_slice())
+    }
+
     /// A provider has another key for its proposals from now on.
     pub(crate) fn renew_sender_key(&self, provider: &str) {
         let mut state = self.state.lock().unwrap();
