@@ -53,7 +53,9 @@ impl Client {
         let refusal = as_refusal(error);
         self.store()
             .run(move |tx| {
-                if let Some(left) = tx.pending(&group)? {
+                // A Welcome may have come in meanwhile: that is another matter.
+                let left = tx.pending(&group)?;
+                if let Some(left) = left.filter(|left| left.operation != Operation::Join) {
                     give_up_state(tx, &left)?;
                     tx.delete_pending(&group)?;
                 }

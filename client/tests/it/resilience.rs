@@ -392,3 +392,25 @@ async fn a_refused_join_is_told_and_blocks_nothing() {
     ));
     assert!(matches!(&events[1], Event::Joined { .. }));
 }
+
+#[tokio::test]
+async fn who_is_removed_and_added_again_meanwhile_joins() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    alice
+        .client
+        .remove_user(&group, bob.client.user_id())
+        .await
+        .unwrap();
+    add(&alice, &group, &bob).await;
+    // Of both he learns because this comes too late.
+    let error = bob.client.update(&group).await.unwrap_err();
+    assert!(matches!(error, Error::UnknownGroup(_)), "{error}");
+    let events = received(&bob).await;
+    assert!(
+        matches!(&events[..], [Event::Removed { .. }, Event::Joined { .. }]),
+        "{events:?}"
+    );
+    bob.client.send(&group, "back").await.unwrap();
+    assert_eq!(texts(&received(&alice).await), ["back"]);
+}
