@@ -55,15 +55,19 @@ impl Client {
             .run(move |tx| {
                 // A Welcome may have come in meanwhile: that is another matter.
                 let left = tx.pending(&group)?;
-                if let Some(left) = left.filter(|left| left.operation != Operation::Join) {
+                let left = left.filter(|left| left.operation != Operation::Join);
+                let mut is_left = left.is_some();
+                if let Some(left) = left {
                     give_up_state(tx, &left)?;
                     tx.delete_pending(&group)?;
                 }
                 if operation == Operation::Message {
+                    is_left |= tx.unsent(&group)?.is_some();
                     tx.delete_unsent(&group)?;
                 }
                 let is_over = refusal.code == DsErrorCode::GROUP_DELETED;
-                if announce {
+                // The end of the group may have told it already.
+                if announce && is_left {
                     let outcome = Outcome::Refused(refusal);
                     tx.insert_event(&settled(&group, operation, outcome))?;
                 }
@@ -175,8 +179,15 @@ fn withdraw_own_removal(tx: &Tx<'_>, id: &GroupId) -> Result<(), Error> {
 }
 
 /// Deletes all that there is of a group in which this client is a member no longer. What still
-/// arrives for it is nothing to talk about.
+/// arrives for it is nothing to talk about. What was to be written there is for those who were
+/// there: it must not be sent should this client be added again.
 pub(crate) fn end_group(tx: &Tx<'_>, id: &GroupId, now_ms: u64) -> Result<(), StoreError> {
+    if tx.unsent(id)?.is_some() {
+        tx.delete_unsent(id)?;
+        let refusal = as_refusal(&Error::UnknownGroup(id.clone()));
+        let outcome = Outcome::Refused(refusal);
+        tx.insert_event(&settled(id, Operation::Message, outcome))?;
+    }
     delete_state(tx, id)?;
     tx.delete_group_row(id)?;
     tx.insert_left_group(id, now_ms)

@@ -186,14 +186,13 @@ impl Client {
     /// the group's lock.
     pub(crate) async fn settle(&self, group: &GroupId) -> Result<(), Error> {
         let id = group.clone();
-        let (pending, unsent) = self
-            .store()
-            .run(move |tx| Ok::<_, Error>((tx.pending(&id)?, tx.unsent(&id)?)))
-            .await?;
+        let pending = self.store().run(move |tx| tx.pending(&id)).await?;
         if let Some(pending) = pending {
             self.settle_pending(pending).await?;
         }
-        match unsent {
+        // What was parked until then may have ended the group.
+        let id = group.clone();
+        match self.store().run(move |tx| tx.unsent(&id)).await? {
             Some(content) => self.settle_message(group, content, None).await,
             None => Ok(()),
         }

@@ -414,3 +414,39 @@ async fn who_is_removed_and_added_again_meanwhile_joins() {
     bob.client.send(&group, "back").await.unwrap();
     assert_eq!(texts(&received(&alice).await), ["back"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_sent_before_a_removal_is_never_sent() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    for _ in 0..2 {
+        let error = DsError::new(DsErrorCode::WRONG_EPOCH, "").with_data(&7u64);
+        scene.world.plan("send_message", Mishap::Refuse(error));
+    }
+    let error = bob.client.send(&group, "for those of old").await;
+    assert!(matches!(error, Err(Error::Unsettled { .. })));
+    assert_eq!(received(&bob).await, []);
+    // It is not tried again at once: first he is out, and in again.
+    let him = bob.client.user_id();
+    alice.client.remove_user(&group, him).await.unwrap();
+    add(&alice, &group, &bob).await;
+    let mut events = received(&bob).await;
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    events.extend(received(&bob).await);
+    assert!(
+        matches!(
+            &events[..],
+            [
+                Event::Settled {
+                    operation: Operation::Message,
+                    outcome: Outcome::Refused(_),
+                    ..
+                },
+                Event::Removed { .. },
+                Event::Joined { .. }
+            ]
+        ),
+        "{events:?}"
+    );
+    assert!(texts(&received(&alice).await).is_empty());
+}
