@@ -58,7 +58,7 @@ impl Client {
                 let left = left.filter(|left| left.operation != Operation::Join);
                 let mut is_left = left.is_some();
                 if let Some(left) = left {
-                    give_up_state(tx, &left)?;
+                    give_up_state(tx, &left, refusal.code)?;
                     tx.delete_pending(&group)?;
                 }
                 if operation == Operation::Message {
@@ -84,11 +84,15 @@ impl Client {
 
     /// The owner refused it because others came first: what arrived is let in, and a message
     /// stays stored, to be encrypted anew.
-    pub(super) async fn let_others_in(&self, pending: &Pending) -> Result<(), Error> {
-        let row = pending.clone();
+    pub(super) async fn let_others_in(
+        &self,
+        pending: &Pending,
+        error: &Error,
+    ) -> Result<(), Error> {
+        let (row, code) = (pending.clone(), as_refusal(error).code);
         self.store()
             .run(move |tx| {
-                give_up_state(tx, &row)?;
+                give_up_state(tx, &row, code)?;
                 if row.operation == Operation::Message {
                     tx.put_unsent(&row.group, &row.extra)?;
                 }
@@ -148,7 +152,7 @@ fn removed_for_others(group: &MlsGroup) -> Vec<ClientId> {
         .collect()
 }
 
-fn give_up_state(tx: &Tx<'_>, pending: &Pending) -> Result<(), Error> {
+fn give_up_state(tx: &Tx<'_>, pending: &Pending, code: DsErrorCode) -> Result<(), Error> {
     match pending.operation {
         Operation::CreateGroup => Ok(load(tx, &pending.group)?.delete(tx.storage())?),
         Operation::Add
@@ -156,6 +160,13 @@ fn give_up_state(tx: &Tx<'_>, pending: &Pending) -> Result<(), Error> {
         | Operation::Remove
         | Operation::Delete
         | Operation::SetRoles => Ok(load(tx, &pending.group)?.clear_pending_commit(tx.storage())?),
+        // The owner may have taken it, and an answer was lost: then somebody has committed it,
+        // and that commit needs it. If not, it lapses with its epoch.
+        Operation::Leave
+            if matches!(code, DsErrorCode::WRONG_EPOCH | DsErrorCode::UNKNOWN_GROUP) =>
+        {
+            Ok(())
+        }
         Operation::Leave => withdraw_own_removal(tx, &pending.group),
         Operation::ExternalJoin => Ok(tx.drop_staged(&pending.group)?),
         Operation::Message | Operation::Join => Ok(()),

@@ -130,7 +130,7 @@ impl Client {
                 return Err(error);
             };
             tracing::debug!(%error, attempt, "rebasing");
-            self.let_others_in(&pending).await?;
+            self.let_others_in(&pending, &error).await?;
             let caught_up = self.catch_up(group, behind, attempt).await;
             self.or_unsettled(group, intent, caught_up)?;
         }

@@ -63,6 +63,40 @@ async fn a_proposal_to_leave_whose_answer_is_lost_is_made_once() {
 }
 
 #[tokio::test]
+async fn who_has_left_before_the_answer_came_learns_it_from_the_commit() {
+    let scene = Scene::new();
+    for code in [DsErrorCode::WRONG_EPOCH, DsErrorCode::UNKNOWN_GROUP] {
+        let alice = scene.party("a.example", &format!("alice{}", code.0)).await;
+        let bob = scene.party("b.example", &format!("bob{}", code.0)).await;
+        let group = alice.client.create_group().await.unwrap();
+        add(&alice, &group, &bob).await;
+        received(&bob).await;
+        scene.world.plan("self_remove_client", Mishap::LoseAnswer);
+        let error = bob.client.leave(&group).await.unwrap_err();
+        assert!(matches!(error, Error::Unsettled { .. }), "{error}");
+        alice.client.update(&group).await.unwrap();
+        let refusal = DsError::new(code, "").with_data(&2u64);
+        let refusal = Mishap::Refuse(refusal);
+        scene.world.plan("self_remove_client", refusal);
+        let events = received(&bob).await;
+        assert!(
+            matches!(
+                &events[..],
+                [
+                    Event::Settled {
+                        operation: Operation::Leave,
+                        outcome: Outcome::Refused(_),
+                        ..
+                    },
+                    Event::Removed { .. }
+                ]
+            ),
+            "{events:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_proposal_that_comes_second_is_made_anew() {
     let scene = Scene::new();
     let (alice, bob, group) = scene.alice_and_bob().await;
