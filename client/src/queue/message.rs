@@ -93,28 +93,33 @@ impl Client {
         }
         let epoch = group.epoch().as_u64();
         let (added, removed) = difference(&members, &mls::members(&group));
-        let now = mls::admins(&group);
-        let event = match now {
-            _ if !added.is_empty() || !removed.is_empty() => Event::MembersChanged {
+        let others = !added.is_empty() || !removed.is_empty();
+        let other_admins = mls::admins(&group).filter(|now| admins.as_ref() != Some(now));
+        if !others && other_admins.is_none() {
+            return Ok(tx.insert_event(&Event::Updated {
                 group: id,
                 by,
+                epoch,
+            })?);
+        }
+        if others {
+            tx.insert_event(&Event::MembersChanged {
+                group: id.clone(),
+                by: by.clone(),
                 added,
                 removed,
                 epoch,
-            },
-            Some(now) if admins.as_ref() != Some(&now) => Event::AdminsChanged {
+            })?;
+        }
+        if let Some(admins) = other_admins {
+            tx.insert_event(&Event::AdminsChanged {
                 group: id,
                 by,
-                admins: now,
+                admins,
                 epoch,
-            },
-            _ => Event::Updated {
-                group: id,
-                by,
-                epoch,
-            },
-        };
-        Ok(tx.insert_event(&event)?)
+            })?;
+        }
+        Ok(())
     }
 }
 

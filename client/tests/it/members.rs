@@ -144,6 +144,38 @@ async fn only_admins_change_who_is_there() {
 }
 
 #[tokio::test]
+async fn other_members_and_other_admins_are_both_told() {
+    let scene = Scene::new();
+    let alice = scene.party("a.example", "alice").await;
+    let bob = scene.party("b.example", "bob").await;
+    let carol = scene.party("c.example", "carol").await;
+    let (her, him) = (alice.client.user_id(), bob.client.user_id());
+    let options = GroupOptions {
+        admins: vec![her.clone()],
+        ..GroupOptions::default()
+    };
+    let group = alice.client.create_group_with(options).await.unwrap();
+    add(&alice, &group, &bob).await;
+    add(&alice, &group, &carol).await;
+    received(&bob).await;
+    received(&carol).await;
+    carol.client.leave(&group).await.unwrap();
+    let both = vec![her.clone(), him.clone()];
+    alice.client.set_admins(&group, &both[..]).await.unwrap();
+    let events = received(&bob).await;
+    assert!(
+        matches!(
+            &events[..],
+            [
+                Event::MembersChanged { removed, epoch: 3, .. },
+                Event::AdminsChanged { admins, epoch: 3, .. }
+            ] if removed == std::slice::from_ref(carol.client.client_id()) && *admins == both
+        ),
+        "{events:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_deleted_group_ends_for_all() {
     let scene = Scene::new();
     let (alice, bob, carol, group) = scene.trio().await;
