@@ -72,6 +72,11 @@ pub enum Error {
     /// This client is not in that group.
     #[error("this client is not in the group {0:?}")]
     UnknownGroup(GroupId),
+    /// Somebody has added this client to the group meanwhile, and it is about to join it by the
+    /// Welcome that came in. Nothing has changed; where that join is refused, it may be tried
+    /// again.
+    #[error("a Welcome into the group {0:?} came in first")]
+    Joining(GroupId),
     /// The user, or device, is in the group already.
     #[error("{0} is in the group already")]
     AlreadyMember(String),
@@ -177,9 +182,10 @@ impl Error {
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Unreachable { .. } | Self::Outrun { .. } | Self::LeftBehind { .. } => {
-                Fault::Network
-            }
+            Self::Unreachable { .. }
+            | Self::Outrun { .. }
+            | Self::LeftBehind { .. }
+            | Self::Joining(_) => Fault::Network,
             Self::Refused { error, .. } if is_temporary(error.code) => Fault::Network,
             Self::Refused { .. }
             | Self::UnknownGroup(_)

@@ -201,6 +201,9 @@ impl Client {
         old_leaf: Option<u32>,
     ) -> Result<Pending, Error> {
         let api = self.api();
+        if tx.pending(&group)?.is_some() {
+            return Err(Error::Joining(group));
+        }
         let group_info = self.read_group_info(&group, &owner, &state.group_info)?;
         let tree = RatchetTreeIn::tls_deserialize_exact_bytes(state.tree.as_slice())
             .map_err(|error| bad_answer(&owner, &error.to_string()))?;

@@ -3,7 +3,7 @@
 use moh_client::{
     Client, DsError, DsErrorCode, Error, Event, GroupId, Operation, Outcome, ProviderName, Reason,
 };
-use moh_messages::{DsAuth, DsRequest, DsRequestBody, DsResponseBody, Message};
+use moh_messages::{DsAuth, DsRequest, DsRequestBody, DsResponseBody, Endpoint, Message};
 
 use crate::fake::Mishap;
 use crate::scene::{Party, Scene, received, texts};
@@ -101,6 +101,29 @@ async fn a_join_that_comes_second_is_made_anew() {
     scene.world.plan("external_join", Mishap::Refuse(wrong));
     tablet.client.join_group(&group, &owner()).await.unwrap();
     assert_eq!(scene.world.seen("external_commit_info").len(), 2);
+    talk(&alice, &tablet, &group).await;
+}
+
+#[tokio::test]
+async fn who_is_added_while_it_joins_is_in_once() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    let tablet = scene.device(&bob, "tablet").await;
+    let gate = scene.world.hold(Endpoint::ExternalCommitInformation);
+    let (client, id) = (tablet.client.clone(), group.clone());
+    let join = tokio::spawn(async move { client.join_group(&id, &owner()).await });
+    gate.reached.notified().await;
+    let device = tablet.client.client_id();
+    bob.client.add_device(&group, device).await.unwrap();
+    assert_eq!(received(&tablet).await, []);
+    gate.open.notify_one();
+    let error = join.await.unwrap().unwrap_err();
+    assert!(
+        matches!(error, Error::Joining(_)) && error.is_temporary(),
+        "{error}"
+    );
+    let events = received(&tablet).await;
+    assert!(matches!(&events[..], [Event::Joined { .. }]), "{events:?}");
     talk(&alice, &tablet, &group).await;
 }
 

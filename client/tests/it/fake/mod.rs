@@ -67,9 +67,18 @@ struct Account {
     key_packages: VecDeque<(bool, KeyPackageBytes)>,
 }
 
+/// What a request is held at.
+#[derive(Default)]
+pub(crate) struct Gate {
+    pub(crate) reached: Notify,
+    pub(crate) open: Notify,
+}
+
 /// All providers there are.
 pub(crate) struct World {
     pub(crate) state: Mutex<State>,
+    /// The next request to this endpoint is held there.
+    gate: Mutex<Option<(Endpoint, Arc<Gate>)>>,
     arrived: Notify,
     clock_ms: u64,
 }
@@ -82,6 +91,7 @@ impl World {
         let clock_ms = moh_client::SystemClock.now_ms();
         Arc::new(Self {
             state: Mutex::default(),
+            gate: Mutex::default(),
             arrived: Notify::new(),
             clock_ms,
         })
@@ -94,6 +104,22 @@ impl World {
     /// Something happens to the next request of this name; in the order of calls.
     pub(crate) fn plan(&self, name: &'static str, mishap: Mishap) {
         self.state.lock().unwrap().mishaps.push_back((name, mishap));
+    }
+
+    /// Holds the next request to an endpoint of an owner.
+    pub(crate) fn hold(&self, endpoint: Endpoint) -> Arc<Gate> {
+        let gate = Arc::default();
+        *self.gate.lock().unwrap() = Some((endpoint, Arc::clone(&gate)));
+        gate
+    }
+
+    fn gate_of(&self, body: &[u8]) -> Option<Arc<Gate>> {
+        let ClientRequestBody::Forward(forward) = ClientRequest::decode(body).ok()?.body else {
+            return None;
+        };
+        let mut gate = self.gate.lock().unwrap();
+        let held = gate.take_if(|(endpoint, _)| *endpoint == forward.endpoint);
+        held.map(|(_, gate)| gate)
     }
 
     /// The bodies that arrived under this name, in order.
