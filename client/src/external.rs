@@ -29,13 +29,16 @@ const MAX_READS: u32 = 100;
 struct GroupState {
     group_info: HandshakeBytes,
     tree: TreeBytes,
+    /// The epoch that this client was in when it asked; 0 if in none.
+    known_epoch: u64,
 }
 
 impl Client {
     /// Joins a group that another device of this client's user is in, without anybody's help.
     /// Nothing is read that was written before.
     ///
-    /// A device that was in the group, and lost what it knew of it, joins again by this.
+    /// A device that was in the group, and lost what it knew of it, joins again by this; not one
+    /// that lost its signature key as well, which has to be removed first: [`Error::OtherKey`].
     ///
     /// # Errors
     /// See [`Error`].
@@ -137,20 +140,25 @@ impl Client {
                 group_id: group.clone(),
             })
         };
-        if let Some(leaf) = self.known_leaf(group).await? {
+        let known = self.known_state(group).await?;
+        let known_epoch = known.map_or(0, |(epoch, _)| epoch);
+        if let Some((_, leaf)) = known {
             let request = signed_by_leaf(api, owner, body(), leaf)?;
-            match self.ask_for_state(group, owner, request).await {
+            match self.ask_for_state(group, owner, request, known_epoch).await {
                 // The leaf is not there any more, or is another one's.
                 Err(error) if is(&error, DsErrorCode::UNKNOWN_GROUP) => {}
                 result => return result.map(|state| (state, Some(leaf))),
             }
         }
         let request = for_provider(api, owner, body());
-        let state = self.ask_for_state(group, owner, request).await?;
+        let state = self
+            .ask_for_state(group, owner, request, known_epoch)
+            .await?;
         Ok((state, None))
     }
 
-    async fn known_leaf(&self, group: &GroupId) -> Result<Option<u32>, Error> {
+    /// The epoch that this client is in, and its leaf there.
+    async fn known_state(&self, group: &GroupId) -> Result<Option<(u64, u32)>, Error> {
         let id = group.clone();
         self.store()
             .run(move |tx| {
@@ -158,7 +166,7 @@ impl Client {
                     return Ok(None);
                 }
                 match load(tx, &id) {
-                    Ok(group) => Ok(Some(group.own_leaf_index().u32())),
+                    Ok(group) => Ok(Some((group.epoch().as_u64(), group.own_leaf_index().u32()))),
                     Err(Error::UnknownGroup(_)) => Ok(None),
                     Err(error) => Err(error),
                 }
@@ -171,6 +179,7 @@ impl Client {
         group: &GroupId,
         owner: &ProviderName,
         request: Vec<u8>,
+        known_epoch: u64,
     ) -> Result<GroupState, Error> {
         let endpoint = Endpoint::ExternalCommitInformation;
         match self.api().ask_owner(owner, endpoint, request).await {
@@ -178,7 +187,11 @@ impl Client {
                 group_info,
                 ratchet_tree: tree,
                 ..
-            }) => Ok(GroupState { group_info, tree }),
+            }) => Ok(GroupState {
+                group_info,
+                tree,
+                known_epoch,
+            }),
             Reply::Done(_) => Err(bad_answer(owner, "no external commit information")),
             Reply::Refused(error) => {
                 self.give_up(group, Operation::ExternalJoin, &error, false)
@@ -205,6 +218,9 @@ impl Client {
             return Err(Error::Joining(group));
         }
         let group_info = self.read_group_info(&group, &owner, &state.group_info)?;
+        if group_info.epoch().as_u64() < state.known_epoch {
+            return Err(bad_answer(&owner, "the group as it was earlier"));
+        }
         let tree = RatchetTreeIn::tls_deserialize_exact_bytes(state.tree.as_slice())
             .map_err(|error| bad_answer(&owner, &error.to_string()))?;
         let replaces = self.has_leaf(&group, &owner, &tree)?;
@@ -242,6 +258,10 @@ impl Client {
         };
         if group_info.group_id().as_slice() != group.as_slice() {
             return Err(bad_answer(owner, "the GroupInfo of another group"));
+        }
+        // openmls would take that one, and not the tree that is looked at here.
+        if group_info.extensions().ratchet_tree().is_some() {
+            return Err(bad_answer(owner, "a GroupInfo with a tree in it"));
         }
         let suite = mls::suite_of(group_info.ciphersuite());
         if suite.signature_scheme() != self.cipher_suite().signature_scheme() {

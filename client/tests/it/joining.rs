@@ -380,3 +380,34 @@ async fn another_groups_state_is_not_joined() {
     tablet.client.join_group(&group, &owner()).await.unwrap();
     talk(&bob, &tablet, &group).await;
 }
+
+#[tokio::test]
+async fn a_tree_inside_of_the_group_info_is_not_taken() {
+    let scene = Scene::new();
+    let (_alice, bob, group) = scene.alice_and_bob().await;
+    let tablet = scene.device(&bob, "tablet").await;
+    let answer = scene.world.external_commit_info_with_tree(&group);
+    let answer = Mishap::Answer(answer);
+    scene.world.plan("external_commit_info", answer);
+    let error = tablet.client.join_group(&group, &owner()).await;
+    assert!(
+        matches!(&error, Err(Error::BadAnswer { detail, .. }) if detail.contains("a tree in it")),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn nobody_is_led_back_to_an_earlier_epoch() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    let earlier = scene.world.external_commit_info(&group);
+    alice.client.update(&group).await.unwrap();
+    received(&bob).await;
+    let answer = Mishap::Answer(earlier);
+    scene.world.plan("external_commit_info", answer);
+    let error = bob.client.rejoin(&group).await;
+    assert!(matches!(error, Err(Error::BadAnswer { .. })), "{error:?}");
+    assert_eq!(scene.world.seen("external_join").len(), 0);
+    bob.client.rejoin(&group).await.unwrap();
+    talk(&alice, &bob, &group).await;
+}

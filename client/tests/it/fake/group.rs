@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use moh_client::{ClientId, DsError, DsErrorCode, ProviderName};
 use moh_messages::{
-    BasicCredential, CreateGroup, DsAuth, DsRequest, DsRequestBody, DsResponseBody,
+    BasicCredential, CreateGroup, DsAuth, DsRequest, DsRequestBody, DsResponseBody, Extension,
     ExternalCommitInfo, ExternalSender, HandshakeBytes, List, Message, MlsBytes, MlsGroupUpdate,
     Opaque, PublicKey, RequestGroupId, SendMessage, Signature, SignatureScheme, SignedLast,
     TreeBytes, WelcomeInfo, label,
@@ -227,6 +227,34 @@ impl Group {
         }
     }
 
+    pub(super) fn external_commit_info_with_tree(&self) -> DsResponseBody {
+        let tree = Extension {
+            extension_type: 2,
+            extension_data: Opaque::new(self.tree()).unwrap(),
+        };
+        let extensions = List::<_, 1>::new(vec![tree]).unwrap();
+        let tbs = self.group_info_tbs(&extensions.encode(), LeafNodeIndex::new(0));
+        let signature = Signature::new(*b"a fake's").unwrap();
+        DsResponseBody::ExternalCommitInfo {
+            group_info: group_info(&tbs, &signature),
+            ratchet_tree: TreeBytes::new(self.tree()).unwrap(),
+            provider_keys: List::empty(),
+        }
+    }
+
+    /// GroupContext + extensions + confirmation tag + signer.
+    fn group_info_tbs(&self, extensions: &[u8], signer: LeafNodeIndex) -> Vec<u8> {
+        let context = self.public.group_context().tls_serialize_detached();
+        let tag = self.public.confirmation_tag().tls_serialize_detached();
+        [
+            context.unwrap(),
+            extensions.to_vec(),
+            tag.unwrap(),
+            signer.u32().to_be_bytes().to_vec(),
+        ]
+        .concat()
+    }
+
     /// What holds for whoever is to be heard at all.
     pub(super) fn check_member(&self, client: &ClientId) -> Result<(), Failure> {
         if !self.members().contains(client) {
@@ -267,8 +295,7 @@ impl Group {
         Some(named(self.public.leaf(leaf)?.credential().clone()))
     }
 
-    /// GroupContext + extensions + confirmation tag + signer must verify under the new leaf;
-    /// they are the GroupInfo that others can join by.
+    /// What it says must verify under the new leaf: it is the GroupInfo that others can join by.
     pub(super) fn take_group_info(&mut self, signer: LeafNodeIndex, update: &MlsGroupUpdate) {
         let info = &update.partial_group_info;
         assert!(
@@ -281,19 +308,7 @@ impl Group {
                 .iter()
                 .all(|e| e.extension_type != 2)
         );
-        let tbs = [
-            self.public
-                .group_context()
-                .tls_serialize_detached()
-                .unwrap(),
-            info.group_info_extensions.encode(),
-            self.public
-                .confirmation_tag()
-                .tls_serialize_detached()
-                .unwrap(),
-            signer.u32().to_be_bytes().to_vec(),
-        ]
-        .concat();
+        let tbs = self.group_info_tbs(&info.group_info_extensions.encode(), signer);
         let leaf = self.public.leaf(signer).unwrap();
         let key = PublicKey::new(leaf.signature_key().as_slice()).unwrap();
         let signature = Signature::new(info.signature.as_slice()).unwrap();
@@ -302,10 +317,13 @@ impl Group {
             verified.is_ok(),
             "the GroupInfo does not belong to the new epoch"
         );
-        // An MLSMessage of version mls10 with a GroupInfo.
-        let message = [&[0, 1, 0, 4][..], &tbs, &signature.encode()].concat();
-        self.group_info = HandshakeBytes::new(message).unwrap();
+        self.group_info = group_info(&tbs, &signature);
     }
+}
+
+/// An MLSMessage of version mls10 with a GroupInfo.
+fn group_info(tbs: &[u8], signature: &Signature) -> HandshakeBytes {
+    HandshakeBytes::new([&[0, 1, 0, 4][..], tbs, &signature.encode()].concat()).unwrap()
 }
 
 fn named(credential: openmls::prelude::Credential) -> ClientId {

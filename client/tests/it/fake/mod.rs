@@ -194,6 +194,11 @@ impl World {
         self.state.lock().unwrap().groups[group.as_slice()].external_commit_info()
     }
 
+    /// The same, and the tree once more where it must not be. Its signature is not right.
+    pub(crate) fn external_commit_info_with_tree(&self, group: &GroupId) -> DsResponseBody {
+        self.state.lock().unwrap().groups[group.as_slice()].external_commit_info_with_tree()
+    }
+
     /// Forgets what a client acknowledged, as if the acknowledgements had been lost.
     pub(crate) fn lose_acknowledgements(&self, client: &ClientId) {
         self.state
