@@ -37,7 +37,8 @@ pub enum Event {
         received_at: u64,
     },
     /// There are other members now. Show it to your user where clients were added to somebody
-    /// they know: a new client reads all that follows.
+    /// they know: a new client reads all that follows. One that is both among those added and
+    /// among those removed has another key now: whoever holds that came in its place.
     #[tls_codec(discriminant = 2)]
     MembersChanged {
         /// The group.

@@ -5,7 +5,8 @@ use moh_messages::{ClientId, GroupId};
 use openmls::extensions::SenderExtensionIndex;
 use openmls::group::{MlsGroup, QueuedProposal, StagedCommit};
 use openmls::prelude::{
-    ContentType, MlsMessageIn, ProcessedMessageContent, Proposal, ProtocolMessage, Sender,
+    ContentType, LeafNodeIndex, MlsMessageIn, ProcessedMessageContent, Proposal, ProtocolMessage,
+    Sender,
 };
 use openmls_traits::OpenMlsProvider;
 use tls_codec::DeserializeBytes;
@@ -84,7 +85,15 @@ impl Client {
         commit: StagedCommit,
         by: ClientId,
     ) -> Result<(), Left> {
-        let (members, admins) = (mls::members(&group), mls::admins(&group));
+        let leaving: Vec<_> = commit
+            .remove_proposals()
+            .map(|removal| removal.remove_proposal().removed())
+            .collect();
+        let mut members = members_of(&group);
+        for member in &mut members {
+            member.leaf = member.leaf.filter(|leaf| !leaving.contains(leaf));
+        }
+        let admins = mls::admins(&group);
         group.merge_staged_commit(tx, commit).map_err(Error::mls)?;
         let id = id.clone();
         if !group.is_active() {
@@ -92,7 +101,7 @@ impl Client {
             return Ok(tx.insert_event(&Event::Removed { group: id, by })?);
         }
         let epoch = group.epoch().as_u64();
-        let (added, removed) = difference(&members, &mls::members(&group));
+        let (added, removed) = difference(&members, &members_of(&group));
         let others = !added.is_empty() || !removed.is_empty();
         let other_admins = mls::admins(&group).filter(|now| admins.as_ref() != Some(now));
         if !others && other_admins.is_none() {
@@ -133,13 +142,42 @@ fn is_from_before(message: &ProtocolMessage, since: &Since) -> bool {
     }
 }
 
+/// A member before or after a commit.
+struct Known {
+    client: ClientId,
+    key: Vec<u8>,
+    /// None where the commit takes it away.
+    leaf: Option<LeafNodeIndex>,
+}
+
+impl Known {
+    /// A member that stays may bring another key to its leaf. Otherwise it is the key that says
+    /// who somebody is: a name is given by a provider.
+    fn is(&self, other: &Self) -> bool {
+        self.client == other.client && (self.key == other.key || self.leaf == other.leaf)
+    }
+}
+
+fn members_of(group: &MlsGroup) -> Vec<Known> {
+    group
+        .members()
+        .filter_map(|member| {
+            Some(Known {
+                client: mls::client_of(&member.credential)?,
+                key: member.signature_key,
+                leaf: Some(member.index),
+            })
+        })
+        .collect()
+}
+
 /// Who is only in the second list, and who is only in the first.
-fn difference(before: &[ClientId], after: &[ClientId]) -> (Vec<ClientId>, Vec<ClientId>) {
-    let only = |these: &[ClientId], those: &[ClientId]| {
+fn difference(before: &[Known], after: &[Known]) -> (Vec<ClientId>, Vec<ClientId>) {
+    let only = |these: &[Known], those: &[Known]| {
         these
             .iter()
-            .filter(|client| !those.contains(client))
-            .cloned()
+            .filter(|member| !those.iter().any(|other| member.is(other)))
+            .map(|member| member.client.clone())
             .collect()
     };
     (only(after, before), only(before, after))
@@ -201,4 +239,40 @@ fn keep_proposal(tx: &Tx<'_>, group: &mut MlsGroup, proposal: QueuedProposal) ->
         group.store_pending_proposal(tx.storage(), proposal)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(user: &str, key: u8, leaf: Option<u32>) -> Known {
+        Known {
+            client: format!("mimi://a.example/d/{user}/phone").parse().unwrap(),
+            key: vec![key],
+            leaf: leaf.map(LeafNodeIndex::new),
+        }
+    }
+
+    #[test]
+    fn another_key_by_a_removal_is_another_member() {
+        let counts = |after: &[Known], leaf| {
+            let before = [known("alice", 1, Some(0)), known("bob", 2, leaf)];
+            let (added, removed) = difference(&before, after);
+            (added.len(), removed.len())
+        };
+        let same_key = [known("alice", 1, Some(0)), known("bob", 2, Some(1))];
+        let other_key = [known("alice", 1, Some(0)), known("bob", 3, Some(1))];
+        let twice = [
+            known("alice", 1, Some(0)),
+            known("bob", 2, Some(1)),
+            known("bob", 3, Some(2)),
+        ];
+        assert_eq!(counts(&same_key, Some(1)), (0, 0));
+        // By joining again, or by an update.
+        assert_eq!(counts(&same_key, None), (0, 0));
+        assert_eq!(counts(&other_key, Some(1)), (0, 0));
+        assert_eq!(counts(&other_key, None), (1, 1));
+        assert_eq!(counts(&twice, Some(1)), (1, 0));
+        assert_eq!(counts(&same_key[..1], None), (0, 1));
+    }
 }
