@@ -6,8 +6,10 @@ mod forgeries;
 mod members;
 mod trouble;
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail, ensure};
-use moh_client::{DsErrorCode, Error, Event, GroupId};
+use moh_client::{ClientId, DsErrorCode, Error, Event, GroupId};
 use tokio::time::{Duration, Instant, sleep};
 
 use super::cast::{Device, PATIENCE};
@@ -16,6 +18,23 @@ use super::transcript::{Transcript, names};
 
 /// How long to wait before looking again.
 const A_MOMENT: Duration = Duration::from_millis(20);
+
+/// Who is there now, or is there no longer.
+#[derive(Clone, Copy)]
+enum Change<'a> {
+    With(&'a Device),
+    Without(&'a Device),
+}
+
+impl Change<'_> {
+    /// Who was added, and who was removed.
+    fn lists(self) -> (Vec<ClientId>, Vec<ClientId>) {
+        match self {
+            Self::With(device) => (vec![device.id().clone()], Vec::new()),
+            Self::Without(device) => (Vec::new(), vec![device.id().clone()]),
+        }
+    }
+}
 
 /// The story, as far as it has been told.
 pub(super) struct Story<'a> {
@@ -85,14 +104,18 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    async fn joins(&mut self, device: &Device, group: &GroupId) -> Result<()> {
+    /// A device joins, and sees all of these there.
+    async fn joins(&mut self, group: &GroupId, device: &Device, there: &[&Device]) -> Result<()> {
+        let expected: BTreeSet<_> = there.iter().map(|device| device.id()).collect();
         let joined = device.expect("its Welcome", |event| match event {
             Event::Joined {
                 group: joined,
                 members,
                 epoch,
                 ..
-            } if joined == group => Some((*epoch, members.clone())),
+            } if joined == group && members.iter().collect::<BTreeSet<_>>() == expected => {
+                Some((*epoch, members.clone()))
+            }
             _ => None,
         });
         let (epoch, members) = joined.await?;
@@ -101,33 +124,55 @@ impl<'a> Story<'a> {
     }
 
     /// These see a commit by which the members changed.
-    async fn see_change(&mut self, devices: &[&Device], by: &Device) -> Result<()> {
+    async fn see_change(
+        &mut self,
+        group: &GroupId,
+        devices: &[&Device],
+        by: &Device,
+        change: Change<'_>,
+    ) -> Result<()> {
+        let (with, without) = change.lists();
+        let why = match change {
+            Change::With(_) => format!("with {}", names(&with)),
+            Change::Without(_) => format!("without {}", names(&without)),
+        };
         for device in devices {
             let change = device.expect("the change", |event| match event {
                 Event::MembersChanged {
+                    group: changed,
                     by: who,
                     added,
                     removed,
                     epoch,
-                    ..
-                } if who == by.id() => Some((*epoch, added.clone(), removed.clone())),
+                } if changed == group
+                    && who == by.id()
+                    && *added == with
+                    && *removed == without =>
+                {
+                    Some(*epoch)
+                }
                 _ => None,
             });
-            let (epoch, added, removed) = change.await?;
-            let why = match (&added[..], &removed[..]) {
-                (added, []) => format!("with {}", names(added)),
-                (_, removed) => format!("without {}", names(removed)),
-            };
+            let epoch = change.await?;
             self.transcript.moved_on(device.id(), epoch, &why);
         }
         Ok(())
     }
 
     /// These see that somebody has new keys.
-    async fn see_update(&mut self, devices: &[&Device], by: &Device) -> Result<()> {
+    async fn see_update(
+        &mut self,
+        group: &GroupId,
+        devices: &[&Device],
+        by: &Device,
+    ) -> Result<()> {
         for device in devices {
             let update = device.expect("the commit", |event| match event {
-                Event::Updated { by: who, epoch, .. } if who == by.id() => Some(*epoch),
+                Event::Updated {
+                    group: updated,
+                    by: who,
+                    epoch,
+                } if updated == group && who == by.id() => Some(*epoch),
                 _ => None,
             });
             let epoch = update.await?;
@@ -137,9 +182,12 @@ impl<'a> Story<'a> {
     }
 
     /// A device sees that it is in the group no longer.
-    async fn is_out(&mut self, device: &Device, by: &Device) -> Result<()> {
+    async fn is_out(&mut self, group: &GroupId, device: &Device, by: &Device) -> Result<()> {
         let removed = device.expect("its removal", |event| match event {
-            Event::Removed { by: who, .. } if who == by.id() => Some(()),
+            Event::Removed {
+                group: left,
+                by: who,
+            } if left == group && who == by.id() => Some(()),
             _ => None,
         });
         removed.await?;
@@ -160,18 +208,27 @@ impl<'a> Story<'a> {
         self.step(&format!("{} writes from the {}", from.name(), who.device()));
         self.transcript.wrote(who, text, readers.len());
         from.client.send(group, text).await?;
-        self.all_read(from, readers, text).await
+        self.all_read(group, from, readers, text).await
     }
 
-    async fn all_read(&mut self, from: &Device, readers: &[&Device], text: &str) -> Result<()> {
+    async fn all_read(
+        &mut self,
+        group: &GroupId,
+        from: &Device,
+        readers: &[&Device],
+        text: &str,
+    ) -> Result<()> {
         for device in readers {
             let read = device.expect("the message", |event| match event {
                 Event::Message {
+                    group: written_in,
                     sender,
                     content,
                     epoch,
                     ..
-                } if sender == from.id() && content == text.as_bytes() => Some(*epoch),
+                } if written_in == group && sender == from.id() && content == text.as_bytes() => {
+                    Some(*epoch)
+                }
                 _ => None,
             });
             let epoch = read.await?;

@@ -64,7 +64,7 @@ impl Story<'_> {
         self.step("Alice adds Bob, with both of his devices, and they join");
         alice.client.add_user(&group, bob.client.user_id()).await?;
         for device in [bob, laptop] {
-            self.joins(device, &group).await?;
+            self.joins(&group, device, &[alice, bob, laptop]).await?;
         }
         let hello = "Hello Bob, this crosses two providers.";
         self.says(&group, alice, &[bob, laptop], hello).await?;
@@ -73,7 +73,7 @@ impl Story<'_> {
 
         self.step("Bob's phone renews its keys; everybody moves on to the next epoch");
         bob.client.update(&group).await?;
-        self.see_update(&[alice, laptop], bob).await?;
+        self.see_update(&group, &[alice, laptop], bob).await?;
         self.an_answer_is_lost(cast, &group).await?;
         Ok(group)
     }
@@ -103,6 +103,6 @@ impl Story<'_> {
         settled.await?;
         self.transcript
             .note(laptop.id(), "knows   that it was taken the first time");
-        self.all_read(laptop, &[alice, bob], text).await
+        self.all_read(group, laptop, &[alice, bob], text).await
     }
 }

@@ -24,7 +24,7 @@ impl Story<'_> {
 
         self.step("Alice deletes the group");
         alice.client.delete_group(group).await?;
-        self.is_out(carol, alice).await?;
+        self.is_out(group, carol, alice).await?;
 
         let code = DsErrorCode::GROUP_DELETED;
         self.step_with("Bob has not heard of it, and writes", &[code]);
@@ -37,10 +37,14 @@ impl Story<'_> {
         ended.await?;
         self.transcript
             .is_out(bob.id(), "because there is no such group any more");
-        bob.expect_nothing().await?;
         for device in [alice, bob, carol] {
             let groups = device.client.groups().await?;
             ensure!(groups.is_empty(), "{} is still in {groups:?}", device.id());
+        }
+
+        self.step("Nobody was told anything else, nor those who had left, nor Mallory");
+        for device in cast.all() {
+            device.expect_nothing().await?;
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! Who is in the group, and who says so; and who leaves it.
 
 use anyhow::{Result, anyhow};
-use moh_client::{DsErrorCode, Event, GroupId};
+use moh_client::{DsErrorCode, Event, GroupId, UserId};
 
-use super::Story;
+use super::{Change, Story};
 use crate::demo::cast::{Cast, Device};
 
 impl Story<'_> {
@@ -20,8 +20,10 @@ impl Story<'_> {
         self.step("Alice adds Carol");
         let her = carol.client.user_id();
         alice.client.add_user(group, her).await?;
-        self.joins(carol, group).await?;
-        self.see_change(&[bob, laptop], alice).await?;
+        self.joins(group, carol, &[alice, bob, laptop, carol])
+            .await?;
+        self.see_change(group, &[bob, laptop], alice, Change::With(carol))
+            .await?;
 
         let code = DsErrorCode::UNAUTHORIZED;
         self.step_with("Bob cannot remove her: he is no admin", &[code]);
@@ -31,18 +33,20 @@ impl Story<'_> {
         self.step("Alice makes Bob an admin as well");
         let (one, other) = (alice.client.user_id(), bob.client.user_id());
         let admins = vec![one.clone(), other.clone()];
-        alice.client.set_admins(group, admins).await?;
-        self.see_admins(&[bob, laptop, carol], alice).await?;
+        alice.client.set_admins(group, &admins[..]).await?;
+        self.see_admins(group, &[bob, laptop, carol], alice, &admins)
+            .await?;
 
         self.step("Now Bob removes Carol");
         bob.client.remove_user(group, her).await?;
-        self.see_change(&[alice, laptop], bob).await?;
+        self.see_change(group, &[alice, laptop], bob, Change::Without(carol))
+            .await?;
 
         let code = DsErrorCode::UNKNOWN_GROUP;
         self.step_with("Carol has not heard of it, and writes", &[code]);
         let sent = carol.client.send(group, "Is anybody there?").await;
         self.refused(carol, "send_message", code, sent)?;
-        self.is_out(carol, bob).await?;
+        self.is_out(group, carol, bob).await?;
         Box::pin(self.alices_tablet(cast, group)).await
     }
 
@@ -57,8 +61,10 @@ impl Story<'_> {
         } = cast;
         self.step("Alice adds her tablet");
         alice.client.add_device(group, tablet.id()).await?;
-        self.joins(tablet, group).await?;
-        self.see_change(&[bob], alice).await?;
+        self.joins(group, tablet, &[alice, tablet, bob, laptop])
+            .await?;
+        self.see_change(group, &[bob], alice, Change::With(tablet))
+            .await?;
 
         let code = DsErrorCode::WRONG_EPOCH;
         let title = "Bob's laptop has not heard of it, and renews its keys: it comes second";
@@ -66,18 +72,22 @@ impl Story<'_> {
         laptop.client.update(group).await?;
         let how = "sees    what came first, and does it again on top of that";
         self.overcame(laptop, "update_client", code, how)?;
-        self.see_change(&[laptop], alice).await?;
-        self.see_update(&[alice, tablet, bob], laptop).await?;
+        self.see_change(group, &[laptop], alice, Change::With(tablet))
+            .await?;
+        self.see_update(group, &[alice, tablet, bob], laptop)
+            .await?;
 
         self.step("Alice's phone removes her tablet");
         alice.client.remove_device(group, tablet.id()).await?;
-        self.is_out(tablet, alice).await?;
-        self.see_change(&[bob, laptop], alice).await?;
+        self.is_out(group, tablet, alice).await?;
+        self.see_change(group, &[bob, laptop], alice, Change::Without(tablet))
+            .await?;
 
         self.step("The tablet joins by itself: its user is there already");
         let owner = alice.client.owner(group).await?;
         tablet.client.join_group(group, &owner).await?;
-        self.see_change(&[alice, bob, laptop], tablet).await?;
+        self.see_change(group, &[alice, bob, laptop], tablet, Change::With(tablet))
+            .await?;
 
         let code = DsErrorCode::UNKNOWN_GROUP;
         self.step_with("Mallory tries the same", &[code]);
@@ -87,19 +97,25 @@ impl Story<'_> {
         self.says(group, tablet, &[alice, bob, laptop], text).await
     }
 
-    async fn see_admins(&mut self, devices: &[&Device], by: &Device) -> Result<()> {
+    async fn see_admins(
+        &mut self,
+        group: &GroupId,
+        devices: &[&Device],
+        by: &Device,
+        expected: &[UserId],
+    ) -> Result<()> {
         for device in devices {
             let changed = device.expect("the admins", |event| match event {
                 Event::AdminsChanged {
+                    group: changed,
                     by: who,
                     admins,
                     epoch,
-                    ..
-                } if who == by.id() => Some((*epoch, admins.clone())),
+                } if changed == group && who == by.id() && admins == expected => Some(*epoch),
                 _ => None,
             });
-            let (epoch, admins) = changed.await?;
-            self.transcript.learned_admins(device.id(), epoch, &admins);
+            let epoch = changed.await?;
+            self.transcript.learned_admins(device.id(), epoch, expected);
         }
         Ok(())
     }
@@ -124,7 +140,7 @@ impl Story<'_> {
         let (text, readers) = ("My tablet is off now.", [bob, laptop]);
         self.transcript.wrote(alice.id(), text, readers.len());
         alice.client.send(group, text).await?;
-        self.see_that_one_is_gone(tablet, alice, &readers, text)
+        self.see_that_one_is_gone(group, tablet, alice, &readers, text)
             .await?;
 
         self.step("Bob's laptop is stolen: b.example says that it is gone");
@@ -146,22 +162,25 @@ impl Story<'_> {
         alice.client.send(group, text).await?;
         let how = "commits what is pending, and sends it again";
         self.overcame(alice, "send_message", code, how)?;
-        self.see_that_one_is_gone(laptop, alice, &[bob], text).await
+        self.see_that_one_is_gone(group, laptop, alice, &[bob], text)
+            .await
     }
 
     /// One has written, and committed before that `gone` is removed.
     async fn see_that_one_is_gone(
         &mut self,
+        group: &GroupId,
         gone: &Device,
         from: &Device,
         readers: &[&Device],
         text: &str,
     ) -> Result<()> {
-        self.see_change(&[from], from).await?;
-        self.is_out(gone, from).await?;
+        let change = Change::Without(gone);
+        self.see_change(group, &[from], from, change).await?;
+        self.is_out(group, gone, from).await?;
         for reader in readers {
-            self.see_change(&[reader], from).await?;
-            self.all_read(from, &[reader], text).await?;
+            self.see_change(group, &[reader], from, change).await?;
+            self.all_read(group, from, &[reader], text).await?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use moh_client::{DsErrorCode, Event, GroupId, Reason};
 use tokio::time::{Duration, Instant};
 
-use super::Story;
+use super::{Change, Story};
 use crate::demo::cast::{Cast, PATIENCE};
 
 /// How long Carol looks at once, while she gets no answer.
@@ -29,7 +29,8 @@ impl Story<'_> {
         }
         self.transcript
             .note(carol.id(), "has     a Welcome, and cannot join yet");
-        self.see_change(&[bob], alice).await?;
+        self.see_change(group, &[bob], alice, Change::With(carol))
+            .await?;
 
         let code = DsErrorCode::EPOCH_NOT_KEPT;
         let title = "A day later: a.example does not keep that tree any more";
@@ -50,7 +51,7 @@ impl Story<'_> {
         self.step("She joins by herself, in place of the leaf that she was given");
         let owner = alice.client.owner(group).await?;
         carol.client.join_group(group, &owner).await?;
-        self.see_update(&[alice, bob], carol).await?;
+        self.see_update(group, &[alice, bob], carol).await?;
         let text = "Better late than never.";
         self.says(group, carol, &[alice, bob], text).await
     }
