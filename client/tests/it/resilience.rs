@@ -450,3 +450,31 @@ async fn what_was_not_sent_before_a_removal_is_never_sent() {
     );
     assert!(texts(&received(&alice).await).is_empty());
 }
+
+#[tokio::test]
+async fn a_message_that_a_removal_overtakes_is_refused_once() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    scene.world.plan("send_message", Mishap::LoseRequest);
+    let error = bob.client.send(&group, "for those of old").await;
+    assert!(matches!(error, Err(Error::Unsettled { .. })));
+    let him = bob.client.user_id();
+    alice.client.remove_user(&group, him).await.unwrap();
+    add(&alice, &group, &bob).await;
+    let events = received(&bob).await;
+    assert!(
+        matches!(
+            &events[..],
+            [
+                Event::Settled {
+                    outcome: Outcome::Refused(_),
+                    ..
+                },
+                Event::Removed { .. },
+                Event::Joined { .. }
+            ]
+        ),
+        "{events:?}"
+    );
+    assert!(texts(&received(&alice).await).is_empty());
+}
