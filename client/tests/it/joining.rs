@@ -232,6 +232,26 @@ async fn a_refused_join_leaves_the_old_state_as_it_was() {
     assert!(matches!(error, Err(Error::Refused { .. })));
     talk(&alice, &bob, &group).await;
     assert_eq!(bob.client.epoch(&group).await.unwrap(), 1);
+    // And nothing of the secrets that it would have led to.
+    let Party {
+        client,
+        path,
+        provider,
+    } = bob;
+    drop(client);
+    let left: u32 = rusqlite::Connection::open(&path)
+        .unwrap()
+        .query_row("SELECT count(*) FROM staged", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 0);
+    let client = Client::open(scene.world.options(provider), &path)
+        .await
+        .unwrap();
+    let bob = Party {
+        client,
+        path,
+        provider,
+    };
     // The same where the old state has something to say while the request is under way.
     scene.world.plan("external_join", Mishap::LoseRequest);
     let error = bob.client.rejoin(&group).await;
