@@ -8,8 +8,8 @@ use moh_messages::client_api::{
     ClientAuthorization, ClientRequestBody, ClientResponseBody, Register,
 };
 use moh_messages::{
-    Attestation, CipherSuite, ClientId, PublicKey, Signature, SignatureScheme, SignedLast, UserId,
-    label,
+    Attestation, CipherSuite, ClientId, Opaque, PublicKey, Signature, SignatureScheme, SignedLast,
+    UserId, label,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::OpenMlsProvider;
@@ -219,6 +219,7 @@ async fn attest(
         scheme: scheme(suite),
         signature_key: signature_key.clone(),
         authorization,
+        invitation: Opaque::empty(),
     });
     match api.call(register, Duration::ZERO).await? {
         ClientResponseBody::Registered { attestation }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use moh_messages::client_api::{ClientRequestBody, ClientResponseBody, UploadKeyPackages};
+use moh_messages::client_api::{Boolean, ClientRequestBody, ClientResponseBody, UploadKeyPackages};
 use moh_messages::{
     CipherSuite, ClientId, ClientKeyPackageStatus, DsProtocolVersion, DsResponse, DsResponseBody,
     Endpoint, GroupKeyPackageRequest, KeyPackageBytes, KeyPackageResponse, List, Message, Opaque,
@@ -90,6 +90,7 @@ impl Client {
             .await?;
         let (references, key_packages): (Vec<_>, Vec<KeyPackageBytes>) = made.into_iter().unzip();
         let upload = ClientRequestBody::UploadKeyPackages(UploadKeyPackages {
+            replace: Boolean::False,
             key_packages: List::new(key_packages)?,
         });
         let uploaded = match self.api().call(upload, Duration::ZERO).await {

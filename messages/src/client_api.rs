@@ -13,12 +13,13 @@
 use tls_codec::{TlsDeserializeBytes, TlsSerialize, TlsSize};
 
 use crate::codec::{List, Opaque};
-use crate::delivery::QueuePayload;
+use crate::delivery::{ConnectionRequest, QueuePayload};
 use crate::endpoint::Endpoint;
 use crate::identity::{Attestation, QueueConfig};
 use crate::key_packages::KeyPackageBytes;
 use crate::keys::{DsProtocolVersion, Nonce, PublicKey, Signature, SignatureScheme, SignedLast};
 use crate::names::{ClientId, ProviderName, UserId};
+use crate::request::MlsBytes;
 use crate::response::MAX_ANSWER_BYTES;
 
 /// The path of requests.
@@ -30,6 +31,10 @@ pub const MAX_BODY_BYTES: usize = 9 << 20;
 
 /// Where a client is in its queue; only its provider knows what it means. Empty: the start.
 pub type Cursor = Opaque<64>;
+/// A code that a provider gives to people whom it wants as users; ASCII. Empty: none.
+pub type Invitation = Opaque<64>;
+/// The most connections, or blocks, in one answer.
+pub const MAX_LISTED: usize = 256;
 
 /// ```text
 /// struct {
@@ -71,6 +76,7 @@ impl SignedLast for ClientAuthorization {
 /// struct {
 ///   SignatureScheme scheme;  opaque signature_key<V>;
 ///   optional<ClientAuthorization> authorization;   // absent for a user's first client
+///   opaque invitation<V>;                          // empty: none
 /// } Register;
 /// ```
 /// Answered by `registered`. The same client with the same key again gets a new attestation.
@@ -82,6 +88,8 @@ pub struct Register {
     pub signature_key: PublicKey,
     /// By another client of the user, where there is one.
     pub authorization: Option<ClientAuthorization>,
+    /// The code that lets somebody become a user where not everybody may.
+    pub invitation: Invitation,
 }
 
 /// ```text
@@ -95,11 +103,13 @@ pub struct GetQueueConfigs {
 }
 
 /// ```text
-/// struct { MLSBytes key_packages<V>; } UploadKeyPackages;
+/// struct { Boolean replace;  MLSBytes key_packages<V>; } UploadKeyPackages;
 /// ```
 /// Answered by `ok`: all of them are taken, or none.
 #[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
 pub struct UploadKeyPackages {
+    /// Whether those that are there already are not to be handed out any more.
+    pub replace: Boolean,
     /// MLSMessages with KeyPackages of this client; at most 256.
     pub key_packages: List<KeyPackageBytes, 256>,
 }
@@ -156,6 +166,98 @@ pub struct SetConsent {
 }
 
 /// ```text
+/// struct {} ListClients;
+/// ```
+/// All clients of this client's user. Answered by `clients`.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ListClients {}
+
+/// ```text
+/// struct { ClientID client; } DeleteClient;
+/// ```
+/// This client, or another one of its user, is gone: it is removed from all groups, and its name
+/// is not given again. Answered by `ok`.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct DeleteClient {
+    /// Which.
+    pub client: ClientId,
+}
+
+/// ```text
+/// struct {} DeleteAccount;
+/// ```
+/// The user is gone, with all of its clients and connections. Answered by `ok`.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct DeleteAccount {}
+
+/// ```text
+/// struct { optional<UserID> after; } ListConnections;
+/// ```
+/// Connections in the order of the peers' names. Answered by `connections`.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ListConnections {
+    /// Only those after this peer.
+    pub after: Option<UserId>,
+}
+
+/// ```text
+/// struct { UserID peer; } DeclineConnection;
+/// ```
+/// The user does not want what `peer` asked for; further deliveries of that group are not taken.
+/// Answered by `ok`, also where nothing was asked.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct DeclineConnection {
+    /// Who asked.
+    pub peer: UserId,
+}
+
+/// ```text
+/// struct { BlockTarget target;  Boolean blocked; } SetBlock;
+/// ```
+/// Whether connection requests of a user, or of all users of a provider, are thrown away. To block
+/// withdraws the consent and declines what was asked. Answered by `ok`.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct SetBlock {
+    /// Who.
+    pub target: BlockTarget,
+    /// Whether they are blocked from now on.
+    pub blocked: Boolean,
+}
+
+/// ```text
+/// struct { optional<BlockTarget> after; } ListBlocks;
+/// ```
+/// Users in the order of their names, then providers. Answered by `blocks`.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ListBlocks {
+    /// Only those after this one.
+    pub after: Option<BlockTarget>,
+}
+
+/// ```text
+/// enum { user(0), provider(1), (255) } BlockTargetType;
+/// struct {
+///   BlockTargetType type;
+///   select (BlockTarget.type) {
+///     case user:      UserID user;
+///     case provider:  ProviderName provider;
+///   }
+/// } BlockTarget;
+/// ```
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, TlsSize, TlsSerialize, TlsDeserializeBytes,
+)]
+#[repr(u8)]
+pub enum BlockTarget {
+    /// One user, of any provider.
+    #[tls_codec(discriminant = 0)]
+    User(UserId),
+    /// All users of a provider.
+    #[tls_codec(discriminant = 1)]
+    Provider(ProviderName),
+}
+
+/// ```text
 /// enum { false(0), true(1), (255) } Boolean;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -170,7 +272,9 @@ pub enum Boolean {
 /// ```text
 /// enum {
 ///   register(0), get_queue_configs(1), upload_key_packages(2), read_queue(3),
-///   acknowledge(4), forward(5), set_consent(6), (255)
+///   acknowledge(4), forward(5), set_consent(6), list_clients(7), delete_client(8),
+///   delete_account(9), list_connections(10), decline_connection(11), set_block(12),
+///   list_blocks(13), (255)
 /// } ClientRequestType;
 /// select (ClientRequest.type) { one struct per type } body;
 /// ```
@@ -198,6 +302,27 @@ pub enum ClientRequestBody {
     /// Who may add this user to groups.
     #[tls_codec(discriminant = 6)]
     SetConsent(SetConsent),
+    /// The user's clients.
+    #[tls_codec(discriminant = 7)]
+    ListClients(ListClients),
+    /// One of them is gone.
+    #[tls_codec(discriminant = 8)]
+    DeleteClient(DeleteClient),
+    /// All of them are gone.
+    #[tls_codec(discriminant = 9)]
+    DeleteAccount(DeleteAccount),
+    /// Who asked to connect, and who may add this user to groups.
+    #[tls_codec(discriminant = 10)]
+    ListConnections(ListConnections),
+    /// Not to be connected.
+    #[tls_codec(discriminant = 11)]
+    DeclineConnection(DeclineConnection),
+    /// Whose requests are thrown away.
+    #[tls_codec(discriminant = 12)]
+    SetBlock(SetBlock),
+    /// Who is blocked.
+    #[tls_codec(discriminant = 13)]
+    ListBlocks(ListBlocks),
 }
 
 impl ClientRequestBody {
@@ -212,6 +337,13 @@ impl ClientRequestBody {
             Self::Acknowledge(_) => "acknowledge",
             Self::Forward(_) => "forward",
             Self::SetConsent(_) => "set_consent",
+            Self::ListClients(_) => "list_clients",
+            Self::DeleteClient(_) => "delete_client",
+            Self::DeleteAccount(_) => "delete_account",
+            Self::ListConnections(_) => "list_connections",
+            Self::DeclineConnection(_) => "decline_connection",
+            Self::SetBlock(_) => "set_block",
+            Self::ListBlocks(_) => "list_blocks",
         }
     }
 }
@@ -260,8 +392,8 @@ impl SignedLast for ClientRequest {
 ///   opaque cursor<V>;                 // just after this item
 ///   uint64 received_at;
 ///   ProviderName sender;              // who delivered it: the owner of the group
-///   QueuePayloadType type;
-///   select (QueueItem.type) { as in Delivery } payload;
+///   QueueItemType type;
+///   select (QueueItem.type) { see QueueItemPayload } payload;
 /// } QueueItem;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -273,17 +405,166 @@ pub struct QueueItem {
     /// Who delivered it.
     pub sender: ProviderName,
     /// What arrived.
-    pub payload: QueuePayload,
+    pub payload: QueueItemPayload,
 }
 
 /// ```text
-/// enum { ok(0), registered(1), queue_configs(2), queue(3), forwarded(4), (255) } ClientResponseType;
+/// enum {
+///   mls_message(0), connection_request(1), key_packages_low(2), connection_changed(3),
+///   client_changed(4), (255)
+/// } QueueItemType;
+/// select (QueueItem.type) {
+///   case mls_message:         MLSBytes message;
+///   case connection_request:  ConnectionRequest connection_request;
+///   case key_packages_low:    KeyPackagesLow key_packages_low;
+///   case connection_changed:  ConnectionChanged connection_changed;
+///   case client_changed:      ClientChanged client_changed;
+/// }
+/// ```
+/// The first two are what a Delivery holds; the others are by the client's own provider.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum QueueItemPayload {
+    /// An MLS message of a group, or a Welcome into one.
+    #[tls_codec(discriminant = 0)]
+    MlsMessage(MlsBytes),
+    /// A user asks to be connected.
+    #[tls_codec(discriminant = 1)]
+    ConnectionRequest(ConnectionRequest),
+    /// There are few KeyPackages left to hand out.
+    #[tls_codec(discriminant = 2)]
+    KeyPackagesLow(KeyPackagesLow),
+    /// The user has decided on a connection with another client.
+    #[tls_codec(discriminant = 3)]
+    ConnectionChanged(ConnectionChanged),
+    /// The user has another client, or one less.
+    #[tls_codec(discriminant = 4)]
+    ClientChanged(ClientChanged),
+}
+
+impl From<QueuePayload> for QueueItemPayload {
+    fn from(payload: QueuePayload) -> Self {
+        match payload {
+            QueuePayload::MlsMessage(message) => Self::MlsMessage(message),
+            QueuePayload::ConnectionRequest(request) => Self::ConnectionRequest(request),
+        }
+    }
+}
+
+/// ```text
+/// struct { Boolean for_connections;  uint32 left; } KeyPackagesLow;
+/// ```
+/// Said once, until the client uploads some.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct KeyPackagesLow {
+    /// Whether these are the ones for connection groups.
+    pub for_connections: Boolean,
+    /// How many were left, the one of last resort not counted.
+    pub left: u32,
+}
+
+/// ```text
+/// enum { consented(0), declined(1), withdrawn(2), (255) } ConnectionDecision;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum ConnectionDecision {
+    /// The peer may add the user to groups.
+    Consented = 0,
+    /// What the peer asked for was declined.
+    Declined = 1,
+    /// The peer may not any more.
+    Withdrawn = 2,
+}
+
+/// ```text
+/// struct { UserID peer;  ConnectionDecision decision; } ConnectionChanged;
+/// ```
+/// For all clients of the user but the one that it was decided with.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ConnectionChanged {
+    /// About whom.
+    pub peer: UserId,
+    /// What.
+    pub decision: ConnectionDecision,
+}
+
+/// ```text
+/// struct { ClientID client;  Boolean registered; } ClientChanged;
+/// ```
+/// For all other clients of the user.
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ClientChanged {
+    /// Which.
+    pub client: ClientId,
+    /// Whether it is new; otherwise it was deleted.
+    pub registered: Boolean,
+}
+
+/// ```text
+/// struct {
+///   ClientID client;
+///   SignatureScheme scheme;  opaque signature_key<V>;
+///   uint64 registered_at;
+///   uint32 key_packages;              // that can be handed out, the one of last resort not counted
+///   uint32 connection_key_packages;   // the same, of those for connection groups
+/// } ClientInfo;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct ClientInfo {
+    /// The client.
+    pub client: ClientId,
+    /// How its key verifies.
+    pub scheme: SignatureScheme,
+    /// Its key.
+    pub signature_key: PublicKey,
+    /// In milliseconds since the Unix epoch.
+    pub registered_at: u64,
+    /// How many KeyPackages for groups there are.
+    pub key_packages: u32,
+    /// How many there are for connection groups.
+    pub connection_key_packages: u32,
+}
+
+/// ```text
+/// enum { asked(0), consented(1), (255) } ConnectionState;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum ConnectionState {
+    /// The peer has asked, and the user has not decided.
+    Asked = 0,
+    /// The peer may add the user to groups: the user has accepted, or has asked.
+    Consented = 1,
+}
+
+/// ```text
+/// struct { UserID peer;  ConnectionState state;  uint64 since; } Connection;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+pub struct Connection {
+    /// A user of any provider.
+    pub peer: UserId,
+    /// What the provider knows of it.
+    pub state: ConnectionState,
+    /// In milliseconds since the Unix epoch.
+    pub since: u64,
+}
+
+/// ```text
+/// enum {
+///   ok(0), registered(1), queue_configs(2), queue(3), forwarded(4), clients(5), connections(6),
+///   blocks(7), (255)
+/// } ClientResponseType;
 /// select (ClientResponse.type) {
 ///   case ok:             struct {};
 ///   case registered:     Attestation attestation;
 ///   case queue_configs:  QueueConfig queue_configs<V>;
 ///   case queue:          QueueItem items<V>;
 ///   case forwarded:      uint16 http_status;  opaque response<V>;
+///   case clients:        ClientInfo clients<V>;
+///   case connections:    Connection connections<V>;
+///   case blocks:         BlockTarget blocks<V>;
 /// }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
@@ -317,6 +598,24 @@ pub enum ClientResponseBody {
         http_status: u16,
         /// The body of its answer.
         response: Opaque<MAX_ANSWER_BYTES>,
+    },
+    /// By name.
+    #[tls_codec(discriminant = 5)]
+    Clients {
+        /// The clients of the user.
+        clients: List<ClientInfo, 256>,
+    },
+    /// By the name of the peer.
+    #[tls_codec(discriminant = 6)]
+    Connections {
+        /// At most 256; where there are as many, there may be more.
+        connections: List<Connection, MAX_LISTED>,
+    },
+    /// Users by name, then providers by name.
+    #[tls_codec(discriminant = 7)]
+    Blocks {
+        /// At most 256; where there are as many, there may be more.
+        blocks: List<BlockTarget, MAX_LISTED>,
     },
 }
 

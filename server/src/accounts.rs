@@ -46,6 +46,7 @@ impl Node {
             scheme,
             signature_key,
             authorization,
+            invitation: _,
         } = register;
         let now = self.now_ms();
         let attestation = self.keys().attest(client_id, *scheme, signature_key, now);

@@ -68,6 +68,13 @@ impl Node {
                     .await?;
                 Ok(ClientResponseBody::Ok)
             }
+            ClientRequestBody::ListClients(_)
+            | ClientRequestBody::DeleteClient(_)
+            | ClientRequestBody::DeleteAccount(_)
+            | ClientRequestBody::ListConnections(_)
+            | ClientRequestBody::DeclineConnection(_)
+            | ClientRequestBody::SetBlock(_)
+            | ClientRequestBody::ListBlocks(_) => Err(Refusal::not_built("this request")),
         }
     }
 

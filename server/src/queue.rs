@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
-use moh_messages::client_api::{Acknowledge, QueueItem, ReadQueue};
-use moh_messages::{AudienceDigest, ClientId, List, Message, Opaque, ProviderName, QueuePayload};
+use moh_messages::client_api::{Acknowledge, QueueItem, QueueItemPayload, ReadQueue};
+use moh_messages::{AudienceDigest, ClientId, List, Message, Opaque, ProviderName};
 use tokio::sync::Notify;
 
 use crate::change::{Change, Write};
@@ -197,7 +197,7 @@ impl Node {
 }
 
 fn item(row: crate::store::QueueRow) -> Result<QueueItem, Refusal> {
-    let payload = QueuePayload::decode(&row.payload)
+    let payload = QueueItemPayload::decode(&row.payload)
         .map_err(|error| StoreError(format!("a queued message cannot be read: {error}")))?;
     Ok(QueueItem {
         cursor: cursor_of(row.sequence),

@@ -5,10 +5,11 @@ mod welcome;
 
 use std::time::Duration;
 
+use moh_messages::GroupId;
 use moh_messages::client_api::{
-    Acknowledge, ClientRequestBody, ClientResponseBody, Cursor, QueueItem, ReadQueue,
+    Acknowledge, ClientRequestBody, ClientResponseBody, Cursor, QueueItem, QueueItemPayload,
+    ReadQueue,
 };
-use moh_messages::{GroupId, QueuePayload};
 use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, ProtocolMessage};
 use tls_codec::DeserializeBytes;
 
@@ -162,7 +163,7 @@ impl Client {
 
     /// The group that an item is for, as far as it can be known.
     fn group_of(&self, tx: &Tx<'_>, item: &QueueItem) -> Option<GroupId> {
-        let QueuePayload::MlsMessage(bytes) = &item.payload else {
+        let QueueItemPayload::MlsMessage(bytes) = &item.payload else {
             return None;
         };
         match MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice())
@@ -183,7 +184,7 @@ impl Client {
     }
 
     fn process_item(&self, tx: &Tx<'_>, item: &QueueItem) -> Result<(), Left> {
-        let QueuePayload::MlsMessage(bytes) = &item.payload else {
+        let QueueItemPayload::MlsMessage(bytes) = &item.payload else {
             return Err(Left::Out(None, Reason::Unsupported));
         };
         let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice())

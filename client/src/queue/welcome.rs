@@ -1,9 +1,9 @@
 //! Welcomes: what is needed to join is asked of the group's owner, who keeps the tree.
 
-use moh_messages::client_api::QueueItem;
+use moh_messages::client_api::{QueueItem, QueueItemPayload};
 use moh_messages::{
-    DsAuth, DsRequestBody, DsResponseBody, GroupId, KeyPackageRef, Message, MlsBytes, QueuePayload,
-    Signature, TreeBytes, WelcomeInfo,
+    DsAuth, DsRequestBody, DsResponseBody, GroupId, KeyPackageRef, Message, MlsBytes, Signature,
+    TreeBytes, WelcomeInfo,
 };
 use openmls::group::{ProcessedWelcome, StagedWelcome};
 use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, RatchetTreeIn, Welcome};
@@ -135,7 +135,7 @@ fn join_with(
 ) -> Result<(), Left> {
     let group_id = &pending.group;
     let refused = || Left::Out(Some(group_id.clone()), Reason::Refused);
-    let QueuePayload::MlsMessage(bytes) = &item.payload else {
+    let QueueItemPayload::MlsMessage(bytes) = &item.payload else {
         return Err(refused());
     };
     let welcome = welcome_of(bytes).ok_or_else(refused)?;

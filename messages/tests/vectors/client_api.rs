@@ -2,12 +2,12 @@
 
 use moh_messages::client_api::{
     Acknowledge, Boolean, ClientAuthorization, ClientRequest, ClientRequestBody, ClientResponse,
-    ClientResponseBody, Cursor, Forward, GetQueueConfigs, QueueItem, ReadQueue, Register,
-    SetConsent, UploadKeyPackages,
+    ClientResponseBody, Cursor, Forward, GetQueueConfigs, Invitation, QueueItem, QueueItemPayload,
+    ReadQueue, Register, SetConsent, UploadKeyPackages,
 };
 use moh_messages::{
     CipherSuite, ClientId, DsAuth, DsRequest, DsRequestBody, Endpoint, Message, ProviderAuth,
-    QueuePayload, RequestGroupId, SignatureScheme,
+    RequestGroupId, SignatureScheme,
 };
 
 use super::common::*;
@@ -35,11 +35,13 @@ fn register(authorization: Option<ClientAuthorization>) -> Register {
         scheme: SignatureScheme::ED25519,
         signature_key: ed25519_key(),
         authorization,
+        invitation: Invitation::empty(),
     }
 }
 
 fn upload(count: usize) -> UploadKeyPackages {
     UploadKeyPackages {
+        replace: Boolean::False,
         key_packages: list(vec![opaque(KEY_PACKAGE); count]),
     }
 }
@@ -82,7 +84,7 @@ fn client_request(body: ClientRequestBody) -> ClientRequest {
     }
 }
 
-fn item(payload: QueuePayload) -> QueueItem {
+fn item(payload: QueueItemPayload) -> QueueItem {
     QueueItem {
         cursor: cursor(),
         received_at: NOW,
@@ -93,8 +95,8 @@ fn item(payload: QueuePayload) -> QueueItem {
 
 fn items() -> [QueueItem; 2] {
     [
-        item(QueuePayload::MlsMessage(opaque(APPLICATION))),
-        item(QueuePayload::ConnectionRequest(connection_request())),
+        item(QueueItemPayload::MlsMessage(opaque(APPLICATION))),
+        item(QueueItemPayload::ConnectionRequest(connection_request())),
     ]
 }
 

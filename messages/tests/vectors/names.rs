@@ -1,6 +1,9 @@
 //! Names, and lengths of each form: `names.json`, `lengths.json`.
 
-use moh_messages::{ClientId, MlsBytes, TreeBytes, UserId, client_api::UploadKeyPackages};
+use moh_messages::{
+    ClientId, MlsBytes, TreeBytes, UserId,
+    client_api::{Boolean, UploadKeyPackages},
+};
 
 use super::common::*;
 
@@ -42,6 +45,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "list_of_16384_bytes",
             "UploadKeyPackages",
             UploadKeyPackages {
+                replace: Boolean::False,
                 key_packages: list(vec![opaque([0x6b; 4094]); 4]),
             },
         ),

@@ -2,15 +2,15 @@
 
 use moh_messages::client_api::{
     Acknowledge, Boolean, ClientAuthorization, ClientRequest, ClientRequestBody, ClientResponse,
-    ClientResponseBody, Cursor, Forward, GetQueueConfigs, PATH, QueueItem, ReadQueue, Register,
-    SetConsent, UploadKeyPackages,
+    ClientResponseBody, Cursor, Forward, GetQueueConfigs, PATH, QueueItem, QueueItemPayload,
+    ReadQueue, Register, SetConsent, UploadKeyPackages,
 };
 use moh_messages::{
     Attestation, CipherSuite, ClientId, ClientKeyPackageStatus, DsAuth, DsProtocolVersion,
     DsRequest, DsRequestBody, Endpoint, GroupKeyPackageRequest, KeyPackageBytes,
     KeyPackageResponse, List, Message, Nonce, Opaque, ProviderAuth, ProviderName, PublicKey,
-    QueueConfig, QueuePayload, Signature, SignatureScheme, SignedLast, UserId,
-    UserKeyPackageStatus, label, sign_content,
+    QueueConfig, Signature, SignatureScheme, SignedLast, UserId, UserKeyPackageStatus, label,
+    sign_content,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
@@ -72,6 +72,7 @@ impl Device {
             scheme: SignatureScheme::ED25519,
             signature_key: signature_key.clone(),
             authorization,
+            invitation: Opaque::empty(),
         });
         let http = server.http();
         let request = client_request(&client, &signer, register).encode();
@@ -123,6 +124,7 @@ impl Device {
 
     pub(crate) async fn upload(&self, key_packages: Vec<KeyPackageBytes>) {
         let upload = ClientRequestBody::UploadKeyPackages(UploadKeyPackages {
+            replace: Boolean::False,
             key_packages: List::new(key_packages).unwrap(),
         });
         assert_eq!(self.call(upload).await, ClientResponseBody::Ok);
@@ -286,7 +288,7 @@ fn client_request(
 /// The bytes of a message in a queue.
 pub(crate) fn message_of(item: &QueueItem) -> &[u8] {
     match &item.payload {
-        QueuePayload::MlsMessage(bytes) => bytes.as_slice(),
-        QueuePayload::ConnectionRequest(_) => panic!("{item:?}"),
+        QueueItemPayload::MlsMessage(bytes) => bytes.as_slice(),
+        _ => panic!("{item:?}"),
     }
 }

@@ -1,8 +1,8 @@
 //! Who sent a request: signatures of providers and of clients, and requests that come again.
 
 use moh_messages::client_api::{
-    ClientRequest, ClientRequestBody, ClientResponse, Forward, GetQueueConfigs, PATH, ReadQueue,
-    Register, UploadKeyPackages,
+    Boolean, ClientRequest, ClientRequestBody, ClientResponse, Forward, GetQueueConfigs, PATH,
+    ReadQueue, Register, UploadKeyPackages,
 };
 use moh_messages::{
     DsAuth, DsRequest, DsRequestBody, DsResponseBody, Endpoint, GroupKeyPackageRequest, KeyId,
@@ -227,6 +227,7 @@ async fn a_name_belongs_to_the_first_key() {
             scheme: SignatureScheme::ED25519,
             signature_key: PublicKey::new(device.signer.public()).unwrap(),
             authorization: None,
+            invitation: Opaque::empty(),
         })
     };
     // Again with the same key is fine; with another one, or a second client without the word of
@@ -267,7 +268,11 @@ async fn key_packages_of_others_are_not_taken() {
     let (hers, his) = (alice.queue_configs(1).await, bob.queue_configs(1).await);
     let upload = async |bytes| {
         let key_packages = List::new(vec![bytes]).unwrap();
-        let upload = UploadKeyPackages { key_packages };
+        let replace = Boolean::False;
+        let upload = UploadKeyPackages {
+            replace,
+            key_packages,
+        };
         alice
             .ask(ClientRequestBody::UploadKeyPackages(upload))
             .await

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use moh_messages::client_api::QueueItem;
+use moh_messages::client_api::{QueueItem, QueueItemPayload};
 use moh_messages::{
     CipherSuite, ClientId, DsErrorCode, DsRequest, DsRequestBody, DsResponseBody, ProviderName,
-    QueuePayload, UserId,
+    UserId,
 };
 
 use crate::Check;
@@ -186,7 +186,7 @@ impl Run {
     }
 
     async fn read_item(&mut self, client: &ClientId, item: QueueItem) -> Check {
-        let QueuePayload::MlsMessage(bytes) = &item.payload else {
+        let QueueItemPayload::MlsMessage(bytes) = &item.payload else {
             return Err(format!("{client} gets what nobody sent"));
         };
         let bytes = bytes.as_slice();

@@ -15,12 +15,12 @@ use moh_client::{
 };
 use moh_messages::client_api::{
     Boolean, ClientRequest, ClientRequestBody, ClientResponseBody, Cursor, Forward, QueueItem,
-    ReadQueue, Register,
+    QueueItemPayload, ReadQueue, Register,
 };
 use moh_messages::{
     Attestation, ClientQueueInformation, DsRequest, DsResponse, DsResponseBody, Endpoint,
     GroupKeyPackageRequest, KeyId, KeyPackageBytes, List, Message, MlsBytes, Opaque, PublicKey,
-    QueueConfig, QueuePayload, Request, Signature, SignedLast, label, sign_content,
+    QueueConfig, Request, Signature, SignedLast, label, sign_content,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::RustCrypto;
@@ -278,6 +278,7 @@ impl World {
                 self.arrived.notify_waiters();
                 result
             }
+            _ => Err(refuse(DsErrorCode::UNAVAILABLE)),
         }
     }
 }
@@ -327,8 +328,8 @@ impl State {
 
     pub(crate) fn last_item(&self, client: &ClientId) -> Vec<u8> {
         match &self.clients[client].queue.last().unwrap().payload {
-            QueuePayload::MlsMessage(bytes) => bytes.as_slice().to_vec(),
-            QueuePayload::ConnectionRequest(_) => panic!("not a message"),
+            QueueItemPayload::MlsMessage(bytes) => bytes.as_slice().to_vec(),
+            _ => panic!("not a message"),
         }
     }
 
@@ -417,7 +418,7 @@ impl State {
             cursor: Cursor::new(cursor).unwrap(),
             received_at: NOW_MS,
             sender: sender.clone(),
-            payload: QueuePayload::MlsMessage(message.clone()),
+            payload: QueueItemPayload::MlsMessage(message.clone()),
         });
     }
 
