@@ -1,6 +1,8 @@
 //! What is particular to this backend: when a commit is durable, one row for a message, one
 //! process for a file.
 
+mod migrations;
+
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -136,7 +138,10 @@ async fn files_of_others_are_refused() {
     let connection = Connection::open(data.path()).unwrap();
     for (version, words) in [
         (1, "version 1, which was never released"),
-        (3, "version 3;"),
+        (
+            schema::SCHEMA_VERSION + 1,
+            "this software knows 3 and older: use a newer one",
+        ),
     ] {
         connection
             .pragma_update(None, "user_version", version)

@@ -1,0 +1,107 @@
+//! A file of an older version keeps what is in it, and is the same as a new one afterwards.
+
+use crate::store::conformance::{client, key_package, known_client};
+
+use super::*;
+
+const VERSION_2: &str = include_str!("version_2.sql");
+
+/// What is put into a file of version 2.
+const DATA_2: &str = "
+INSERT INTO clients VALUES
+    ('mimi://here.example/d/alice/phone', 'mimi://here.example/u/alice', 0x0807, CAST('key' AS BLOB), 5);
+INSERT INTO key_packages
+    (reference, client_id, cipher_suite, last_resort, expires_at, bytes)
+    VALUES (?7, 'mimi://here.example/d/alice/phone', 1, 0, 100, ?8);
+INSERT INTO consents VALUES ('mimi://here.example/u/alice', 'mimi://there.example/u/bob');
+INSERT INTO audiences VALUES (1, 'a.example', ?32, 1, 1000);
+INSERT INTO audience_lists VALUES (1, 'mimi://here.example/d/alice/phone' || char(10));
+INSERT INTO audience_members VALUES ('mimi://here.example/d/alice/phone', 1, 0);
+INSERT INTO messages VALUES (1, 1, NULL, 1000, CAST('hello' AS BLOB));
+INSERT INTO outbox_audiences VALUES (?32, CAST('recipients' AS BLOB));
+INSERT INTO outbox_audience_uses VALUES (?32, 1000);
+INSERT INTO outbox
+    (destination, group_id, delivery_id, digest, except_position, created_at, payload)
+    VALUES ('c.example', CAST('g' AS BLOB), ?16, ?32, 3, 1000, CAST('out' AS BLOB));
+INSERT INTO groups (number, group_id, version) VALUES (1, CAST('old' AS BLOB), 4);
+";
+
+/// A file as version 2 left it.
+fn version_2(path: &Path) {
+    let connection = Connection::open(path).unwrap();
+    connection.execute_batch(VERSION_2).unwrap();
+    let data = DATA_2
+        .replace("?32", &format!("X'{}'", "01".repeat(32)))
+        .replace("?16", &format!("X'{}'", "01".repeat(16)))
+        .replace("?7", &format!("X'{}'", "07".repeat(32)))
+        .replace("?8", &format!("X'{}'", "07".repeat(100)));
+    connection.execute_batch(&data).unwrap();
+}
+
+/// Everything that makes up a file's schema.
+fn schema_of(path: &Path) -> Vec<(String, String, Option<String>)> {
+    let connection = Connection::open(path).unwrap();
+    let mut rows = connection
+        .prepare("SELECT name, tbl_name, sql FROM sqlite_schema ORDER BY name")
+        .unwrap();
+    let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    let mut schema: Vec<_> = rows.unwrap().collect::<Result<_, _>>().unwrap();
+    let version = connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+    schema.push((version.unwrap().to_string(), String::new(), None));
+    schema
+}
+
+#[tokio::test]
+async fn a_file_of_version_2_keeps_what_is_in_it() {
+    let data = Temporary::new();
+    version_2(&data.path());
+    // Twice: the second time there is nothing to do.
+    for _ in 0..2 {
+        let store = data.open();
+        assert_eq!(
+            store.client(&client("alice")).await.unwrap(),
+            Some(known_client("key"))
+        );
+        let found = store.next_key_package(&client("alice"), &[1], 0).await;
+        assert_eq!(found.unwrap(), Some(key_package(7, 1, false, 100)));
+        let alice = client("alice").user_id();
+        let bob = "mimi://there.example/u/bob".parse().unwrap();
+        assert!(store.consent(&alice, &bob).await.unwrap());
+        let items = queue(&*store, "alice", 0).await;
+        assert_eq!((payloads(&items), items[0].sequence), (vec!["hello"], 1));
+        let waiting = store.outbox(&provider("c"), 9, 999).await.unwrap();
+        assert_eq!(waiting.len(), 1);
+        assert_eq!(waiting[0].delivery.payload, b"out");
+        let version = store.group_version(&group_id("old")).await.unwrap();
+        assert_eq!(version, Some(4));
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_version_2_becomes_as_a_new_one() {
+    let (old, new) = (Temporary::new(), Temporary::new());
+    version_2(&old.path());
+    drop(old.open());
+    drop(new.open());
+    assert_eq!(schema_of(&old.path()), schema_of(&new.path()));
+}
+
+/// What comes in the way undoes all of it: the file is one of version 2, as before.
+#[tokio::test]
+async fn a_step_that_fails_leaves_the_old_file() {
+    let data = Temporary::new();
+    version_2(&data.path());
+    let connection = Connection::open(data.path()).unwrap();
+    // It makes a table of this name after it has changed others.
+    let in_the_way = "CREATE TABLE low_pools (something)";
+    connection.execute_batch(in_the_way).unwrap();
+    drop(connection);
+    let before = schema_of(&data.path());
+    assert!(data.try_open().is_err());
+    assert_eq!(schema_of(&data.path()), before);
+    let connection = Connection::open(data.path()).unwrap();
+    connection.execute_batch("DROP TABLE low_pools").unwrap();
+    drop(connection);
+    drop(data.open());
+    assert_eq!(count(&data.path(), "known_key_packages"), 1);
+}

@@ -1,0 +1,150 @@
+-- A file as version 2 of the schema makes it.
+-- Groups: a snapshot and the log after it.
+CREATE TABLE groups (
+    number INTEGER PRIMARY KEY,
+    group_id BLOB NOT NULL UNIQUE,
+    version INTEGER NOT NULL,
+    -- When it has to be looked after; none: never.
+    due_at INTEGER,
+    -- Whether nothing is left of it but its name.
+    forgotten INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX groups_by_due_time ON groups (due_at) WHERE due_at IS NOT NULL;
+CREATE TABLE group_snapshots (
+    group_number INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    UNIQUE (group_number, version)
+);
+CREATE TABLE group_log (
+    group_number INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    UNIQUE (group_number, version)
+);
+-- The groups of a client.
+CREATE TABLE group_members (
+    client TEXT NOT NULL,
+    group_number INTEGER NOT NULL,
+    PRIMARY KEY (client, group_number)
+) WITHOUT ROWID;
+CREATE INDEX group_members_by_group ON group_members (group_number);
+-- Clients that are to be removed, not before a time.
+CREATE TABLE wanted_removals (
+    group_number INTEGER NOT NULL,
+    client TEXT NOT NULL,
+    wanted_at INTEGER NOT NULL,
+    PRIMARY KEY (group_number, client)
+) WITHOUT ROWID;
+CREATE INDEX wanted_removals_by_time ON wanted_removals (wanted_at, group_number);
+-- Who may have an answer again is a key or a provider.
+CREATE TABLE answers (
+    group_id BLOB NOT NULL,
+    message_hash BLOB NOT NULL,
+    epoch INTEGER NOT NULL,
+    accepted_at INTEGER NOT NULL,
+    signature_key BLOB,
+    provider TEXT,
+    PRIMARY KEY (group_id, message_hash)
+) WITHOUT ROWID;
+CREATE INDEX answers_by_epoch ON answers (group_id, epoch);
+
+-- Queues: an audience, who is in it, and its messages.
+CREATE TABLE audiences (
+    id INTEGER PRIMARY KEY,
+    sender TEXT NOT NULL,
+    digest BLOB NOT NULL,
+    -- The newest of its messages, 0 when it never had one.
+    last_sequence INTEGER NOT NULL DEFAULT 0,
+    -- When it was last written to, 0 when that is not known.
+    used_at INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (sender, digest)
+);
+CREATE INDEX audiences_by_last_sequence ON audiences (last_sequence);
+-- All members by position, one a line, an empty line where there is none.
+CREATE TABLE audience_lists (
+    audience INTEGER PRIMARY KEY,
+    clients TEXT NOT NULL
+);
+CREATE TABLE audience_members (
+    client TEXT NOT NULL,
+    audience INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (client, audience, position)
+) WITHOUT ROWID;
+CREATE TABLE messages (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    audience INTEGER NOT NULL,
+    except_position INTEGER,
+    received_at INTEGER NOT NULL,
+    payload BLOB NOT NULL
+);
+CREATE INDEX messages_by_audience ON messages (audience, sequence, except_position);
+CREATE INDEX messages_by_time ON messages (received_at);
+CREATE TABLE acknowledged (
+    client TEXT PRIMARY KEY,
+    sequence INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE delivered (
+    sender TEXT NOT NULL,
+    delivery_id BLOB NOT NULL,
+    received_at INTEGER NOT NULL,
+    result BLOB NOT NULL,
+    PRIMARY KEY (sender, delivery_id)
+) WITHOUT ROWID;
+CREATE INDEX delivered_by_time ON delivered (received_at);
+
+-- Deliveries to other providers.
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    destination TEXT NOT NULL,
+    group_id BLOB NOT NULL,
+    delivery_id BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    except_position INTEGER,
+    created_at INTEGER NOT NULL,
+    set_aside_reason TEXT,
+    payload BLOB NOT NULL
+);
+CREATE INDEX outbox_waiting ON outbox (destination, id) WHERE set_aside_reason IS NULL;
+CREATE INDEX outbox_by_digest ON outbox (digest);
+CREATE TABLE outbox_audiences (
+    digest BLOB PRIMARY KEY,
+    recipients BLOB NOT NULL
+);
+-- When it was last written to, 0 when that is not known. Apart, as recipients can be large.
+CREATE TABLE outbox_audience_uses (
+    digest BLOB PRIMARY KEY,
+    used_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Our own users.
+CREATE TABLE clients (
+    client_id TEXT PRIMARY KEY,
+    user_id TEXT NOT NULL,
+    scheme INTEGER NOT NULL,
+    signature_key BLOB NOT NULL,
+    registered_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX clients_by_user ON clients (user_id, client_id);
+CREATE TABLE key_packages (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    reference BLOB NOT NULL UNIQUE,
+    client_id TEXT NOT NULL,
+    cipher_suite INTEGER NOT NULL,
+    last_resort INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    bytes BLOB NOT NULL
+);
+CREATE INDEX key_packages_by_client
+    ON key_packages (client_id, last_resort, number, cipher_suite, expires_at);
+CREATE INDEX key_packages_by_expiry ON key_packages (expires_at);
+CREATE TABLE consents (
+    user_id TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    PRIMARY KEY (user_id, peer)
+) WITHOUT ROWID;
+PRAGMA application_id = 0x4d6f4831;
+PRAGMA user_version = 2;
