@@ -1,6 +1,6 @@
 //! The provider's own users and their clients.
 
-use moh_messages::client_api::{ClientAuthorization, Register};
+use moh_messages::client_api::{Boolean, ClientAuthorization, Register};
 use moh_messages::{Attestation, ClientId, List, QueueConfig, SignatureScheme, SignedLast, label};
 
 use crate::change::{Change, Client, Expect, Write};
@@ -79,15 +79,17 @@ impl Node {
             signature_key,
             registered_at: now,
         };
+        let mut writes = vec![Write::Client {
+            client_id: client_id.clone(),
+            client,
+        }];
+        writes.extend(self.client_changed(&clients, client_id, Boolean::True));
         let change = Change {
             expect: vec![
                 Expect::NoClient(client_id.clone()),
                 Expect::ClientCount(user, count),
             ],
-            writes: vec![Write::Client {
-                client_id: client_id.clone(),
-                client,
-            }],
+            writes,
         };
         Ok((change, attestation))
     }

@@ -147,7 +147,7 @@ pub enum Write {
         except: Option<u32>,
         /// In milliseconds since the Unix epoch.
         received_at: u64,
-        /// A `QueuePayload`.
+        /// A `QueueItemPayload`. What is delivered is the same bytes as its `QueuePayload`.
         payload: Vec<u8>,
     },
     /// A delivery that was answered for good, in case it comes again.

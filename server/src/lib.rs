@@ -12,7 +12,8 @@
 //! 5. [`change`]: what is to become durable, as data.
 //! 6. [`store`]: typed reads, and `commit` of a change.
 //! 7. `outbox`: durable deliveries to other providers.
-//! 8. `queue`: our own clients' queues: read, acknowledge, wake.
+//! 8. `queue`: our own clients' queues: read, acknowledge, wake. `notice` puts in what we have to
+//!    say to them ourselves.
 //!
 //! Beside it stand [`federation`] (where other providers are, and their keys), [`keys`] (our
 //! own), `accounts`, `key_packages`, `connections`, [`limits`], [`clock`], [`observe`] and
@@ -44,6 +45,7 @@ mod queue;
 mod accounts;
 mod connections;
 mod key_packages;
+mod notice;
 
 pub mod clock;
 pub mod config;

@@ -67,7 +67,7 @@ pub struct QueueRow {
     pub sender: ProviderName,
     /// In milliseconds since the Unix epoch.
     pub received_at: u64,
-    /// A `QueuePayload`.
+    /// A `QueueItemPayload`.
     pub payload: Vec<u8>,
 }
 
