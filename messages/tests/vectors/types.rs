@@ -1,8 +1,10 @@
 //! Every type that travels, by the name that `docs/protocol.md` gives it.
 
 use moh_messages::client_api::{
-    Acknowledge, ClientAuthorization, ClientRequest, ClientResponse, Forward, GetQueueConfigs,
-    QueueItem, ReadQueue, Register, SetConsent, UploadKeyPackages,
+    Acknowledge, BlockTarget, ClientAuthorization, ClientChanged, ClientInfo, ClientRequest,
+    ClientResponse, Connection, ConnectionChanged, DeclineConnection, DeleteClient, Forward,
+    GetQueueConfigs, KeyPackagesLow, ListBlocks, ListConnections, QueueItem, ReadQueue, Register,
+    SetBlock, SetConsent, UploadKeyPackages,
 };
 use moh_messages::{
     AddMembers, Attestation, Audience, BasicCredential, CipherSuite, ClientId, ClientKeyPackage,
@@ -93,15 +95,28 @@ types! {
     "Acknowledge": Acknowledge,
     "Forward": Forward,
     "SetConsent": SetConsent,
+    "DeleteClient": DeleteClient,
+    "ListConnections": ListConnections,
+    "DeclineConnection": DeclineConnection,
+    "BlockTarget": BlockTarget,
+    "SetBlock": SetBlock,
+    "ListBlocks": ListBlocks,
     "ClientRequest": ClientRequest,
     "QueueItem": QueueItem,
+    "KeyPackagesLow": KeyPackagesLow,
+    "ConnectionChanged": ConnectionChanged,
+    "ClientChanged": ClientChanged,
+    "ClientInfo": ClientInfo,
+    "Connection": Connection,
     "ClientResponse": ClientResponse,
 }
 
 /// Structs of `docs/protocol.md` that are not a message: nothing to decode.
-pub(crate) const NOT_DECODED: [&str; 2] = [
-    "ClientDeleted", // no bytes
-    "SignContent",   // never sent; see signatures.json
+pub(crate) const NOT_DECODED: [&str; 4] = [
+    "ClientDeleted", // no bytes, nor have the next two
+    "ListClients",
+    "DeleteAccount",
+    "SignContent", // never sent; see signatures.json
 ];
 
 /// Types that are numbers or bytes under a name of their own.
