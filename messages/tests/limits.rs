@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use moh_messages::client_api::{ClientResponse, UploadKeyPackages};
 use moh_messages::{
     ApplicationBytes, Endpoint, HandshakeBytes, KeyPackageBytes, Message, MlsBytes, TreeBytes,
 };
@@ -43,4 +44,31 @@ fn bodies() {
         };
         assert_eq!(endpoint.max_body_bytes(), most, "{}", endpoint.path());
     }
+}
+
+/// `before`, and then a list of as many `item`s as there may be; and of one more.
+fn check_list<T: Message>(what: &str, before: &[u8], item: &[u8], most: usize) {
+    let of = |count: usize| {
+        let items = item.repeat(count);
+        let length = u16::try_from(items.len()).unwrap() | 0x4000;
+        [before, &length.to_be_bytes(), &items].concat()
+    };
+    let longest = of(most);
+    let value = T::decode(&longest).unwrap_or_else(|e| panic!("{most} {what}: {e}"));
+    assert!(value.encode() == longest, "{most} {what}");
+    assert!(T::decode(&of(most + 1)).is_err(), "{} {what}", most + 1);
+}
+
+#[test]
+fn lists_of_the_client_api() {
+    let peer = b"\x10mimi://a.b/u/bob";
+    let client = [&b"\x12mimi://a.b/d/bob/d"[..], &[8, 7, 0], &[0; 16]].concat();
+    let connection = [&peer[..], &[1], &[0; 8]].concat();
+    let item = [&[0; 9][..], b"\x03a.b", b"\x00\x00"].concat();
+    check_list::<UploadKeyPackages>("KeyPackages", b"\x00", b"\x01x", 256);
+    check_list::<ClientResponse>("queue configs", b"\x00\x01\x02", b"\x03a.b\x00", 255);
+    check_list::<ClientResponse>("items", b"\x00\x01\x03", &item, 256);
+    check_list::<ClientResponse>("clients", b"\x00\x01\x05", &client, 256);
+    check_list::<ClientResponse>("connections", b"\x00\x01\x06", &connection, 256);
+    check_list::<ClientResponse>("blocks", b"\x00\x01\x07", b"\x01\x03a.b", 256);
 }
