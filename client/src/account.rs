@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moh_messages::client_api::{
-    ClientAuthorization, ClientRequestBody, ClientResponseBody, Register,
+    ClientAuthorization, ClientRequestBody, ClientResponseBody, Invitation, Register,
 };
 use moh_messages::{
-    Attestation, CipherSuite, ClientId, Opaque, PublicKey, Signature, SignatureScheme, SignedLast,
-    UserId, label,
+    Attestation, CipherSuite, ClientId, PublicKey, Signature, SignatureScheme, SignedLast, UserId,
+    label,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::OpenMlsProvider;
@@ -97,7 +97,13 @@ impl NewDevice {
         {
             return Err(Error::WrongAuthorization);
         }
-        let attestation = attest(&self.api, self.account.cipher_suite, Some(authorization)).await?;
+        let attestation = attest(
+            &self.api,
+            self.account.cipher_suite,
+            Some(authorization),
+            Invitation::empty(),
+        )
+        .await?;
         keep(&self.store, &attestation).await?;
         Ok(Client::assemble(self.store, &self.account, self.api))
     }
@@ -111,8 +117,9 @@ pub(crate) async fn register_first(
     device: &str,
 ) -> Result<Client, Error> {
     let client = ClientId::new(user, device)?;
+    let invitation = Invitation::new(options.invitation.as_bytes())?;
     let (store, account, api) = create(&options, path, client).await?;
-    let attestation = attest(&api, account.cipher_suite, None).await?;
+    let attestation = attest(&api, account.cipher_suite, None, invitation).await?;
     keep(&store, &attestation).await?;
     Ok(Client::assemble(store, &account, api))
 }
@@ -213,13 +220,14 @@ async fn attest(
     api: &Api,
     suite: CipherSuite,
     authorization: Option<ClientAuthorization>,
+    invitation: Invitation,
 ) -> Result<Attestation, Error> {
     let signature_key = PublicKey::new(api.signer.public())?;
     let register = ClientRequestBody::Register(Register {
         scheme: scheme(suite),
         signature_key: signature_key.clone(),
         authorization,
-        invitation: Opaque::empty(),
+        invitation,
     });
     match api.call(register, Duration::ZERO).await? {
         ClientResponseBody::Registered { attestation }
@@ -268,7 +276,7 @@ impl Client {
         if now_ms < half {
             return Ok(stored);
         }
-        match attest(self.api(), self.cipher_suite(), None).await {
+        match attest(self.api(), self.cipher_suite(), None, Invitation::empty()).await {
             Ok(attestation) => {
                 keep(self.store(), &attestation).await?;
                 Ok(attestation)

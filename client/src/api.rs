@@ -1,7 +1,7 @@
 //! Requests to the client's own provider, and through it to the owners of groups.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use moh_messages::client_api::{
@@ -28,6 +28,8 @@ pub(crate) struct Api {
     pub(crate) transport: Arc<dyn Transport>,
     /// The provider's clock minus ours, in milliseconds.
     clock_offset_ms: AtomicI64,
+    /// The client was deleted.
+    is_over: AtomicBool,
 }
 
 /// What became of a request to a group's owner.
@@ -56,6 +58,7 @@ impl Api {
             random,
             transport,
             clock_offset_ms: AtomicI64::new(0),
+            is_over: AtomicBool::new(false),
         }
     }
 
@@ -63,6 +66,11 @@ impl Api {
     pub(crate) fn now_ms(&self) -> u64 {
         let offset = self.clock_offset_ms.load(Ordering::Relaxed);
         self.clock.now_ms().saturating_add_signed(offset)
+    }
+
+    /// Asks for nothing any more.
+    pub(crate) fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
     }
 
     /// Signs something of the protocol with this client's key.
@@ -108,6 +116,9 @@ impl Api {
         body: ClientRequestBody,
         wait: Duration,
     ) -> Result<ClientResponseBody, Error> {
+        if self.is_over.load(Ordering::Relaxed) {
+            return Err(Error::AccountDeleted);
+        }
         let mut request = self.unsigned(body);
         let mut clock_is_corrected = false;
         loop {

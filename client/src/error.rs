@@ -130,9 +130,12 @@ pub enum Error {
     /// Root certificates cannot be read, or TLS cannot be set up with them.
     #[error("TLS: {0}")]
     Tls(String),
+    /// This client's account, or this device, was deleted; so is its state.
+    #[error("this client was deleted")]
+    AccountDeleted,
     /// The state database cannot be used.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// MLS refuses to do this.
     #[error("MLS: {0}")]
     Mls(String),
@@ -199,6 +202,7 @@ impl Error {
             | Self::NoKeyPackage(_)
             | Self::OtherClient(_)
             | Self::NotRegistered
+            | Self::AccountDeleted
             | Self::WrongAuthorization
             | Self::Name(_)
             | Self::TooLong(_)
@@ -233,6 +237,15 @@ impl Error {
     /// An error of openmls, in words: there are too many types of them to keep apart.
     pub(crate) fn mls(error: impl std::fmt::Display) -> Self {
         Self::Mls(error.to_string())
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Deleted => Self::AccountDeleted,
+            error => Self::Store(error),
+        }
     }
 }
 

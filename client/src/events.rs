@@ -110,10 +110,116 @@ pub enum Event {
         /// The epoch that this began.
         epoch: u64,
     },
+    /// A user asks to be connected: see [`Client::accept`](crate::Client::accept) and
+    /// [`Client::decline`](crate::Client::decline).
+    #[tls_codec(discriminant = 9)]
+    ConnectionRequested {
+        /// Who asks.
+        peer: UserId,
+        /// The connection group that this client would join.
+        group: GroupId,
+        /// When this client's provider took it, in milliseconds since the Unix epoch.
+        received_at: u64,
+    },
+    /// This client's user and a peer are connected: they can write to each other in the
+    /// connection group, and each may add the other to groups.
+    #[tls_codec(discriminant = 10)]
+    Connected {
+        /// The other user.
+        peer: UserId,
+        /// The connection group.
+        group: GroupId,
+    },
+    /// A connection is over, or does not come about; its group is gone from here.
+    #[tls_codec(discriminant = 11)]
+    Disconnected {
+        /// The other user.
+        peer: UserId,
+        /// Why.
+        reason: DisconnectReason,
+    },
+    /// This client has uploaded KeyPackages of its own accord, because there were few left.
+    #[tls_codec(discriminant = 12)]
+    KeyPackagesRefilled {
+        /// How many.
+        count: u32,
+    },
+    /// This client's provider has attested its key anew.
+    #[tls_codec(discriminant = 13)]
+    AttestationRenewed {
+        /// The last millisecond since the Unix epoch at which it may enter a group.
+        not_after_ms: u64,
+    },
+    /// This client could not follow a group, or had lost it, and has joined it again by itself.
+    /// What was written meanwhile is lost to it.
+    #[tls_codec(discriminant = 14)]
+    Rejoined {
+        /// The group.
+        group: GroupId,
+        /// The epoch that this began.
+        epoch: u64,
+    },
+    /// The provider of a member does not vouch for the member's key: whoever holds it may be
+    /// somebody else. Warn your user.
+    #[tls_codec(discriminant = 15)]
+    NotAttested {
+        /// The group.
+        group: GroupId,
+        /// Whom the member says to be.
+        client: ClientId,
+        /// What is wrong.
+        reason: NotAttestedReason,
+    },
+    /// This client's user has another device, or one less. Where your user does not know of a
+    /// new one, somebody else has it.
+    #[tls_codec(discriminant = 16)]
+    DevicesChanged {
+        /// Which.
+        client: ClientId,
+        /// Whether it is new; otherwise it was deleted.
+        #[tls_codec(with = "flag")]
+        added: bool,
+    },
+    /// The state database was lost. This client has begun a new one with the key that was kept
+    /// apart from it; the groups that it is in come back, one by one, as
+    /// [`Event::Rejoined`] when something arrives for them.
+    #[tls_codec(discriminant = 17)]
+    StateLost,
+    /// This client cannot follow a group any more, and is about to join it again.
+    #[tls_codec(discriminant = 18)]
+    GroupLost {
+        /// The group.
+        group: GroupId,
+    },
+}
+
+/// A `bool` in the form of the wire.
+mod flag {
+    use std::io::Write;
+
+    use tls_codec::{DeserializeBytes, Error, Serialize};
+
+    pub(super) fn tls_serialized_len(_: &bool) -> usize {
+        1
+    }
+
+    pub(super) fn tls_serialize<W: Write>(value: &bool, writer: &mut W) -> Result<usize, Error> {
+        u8::from(*value).tls_serialize(writer)
+    }
+
+    pub(super) fn tls_deserialize_bytes(bytes: &[u8]) -> Result<(bool, &[u8]), Error> {
+        let (value, rest) = u8::tls_deserialize_bytes(bytes)?;
+        match value {
+            0 => Ok((false, rest)),
+            1 => Ok((true, rest)),
+            other => Err(Error::UnknownValue(other.into())),
+        }
+    }
 }
 
 impl Event {
-    /// The group that it is about; none where what arrived could not be read that far.
+    /// The group that it is about; none where what arrived could not be read that far, and where
+    /// it is not about a group.
     #[must_use]
     pub fn group(&self) -> Option<&GroupId> {
         match self {
@@ -124,8 +230,18 @@ impl Event {
             | Self::Removed { group, .. }
             | Self::Settled { group, .. }
             | Self::Deleted { group }
-            | Self::AdminsChanged { group, .. } => Some(group),
+            | Self::AdminsChanged { group, .. }
+            | Self::ConnectionRequested { group, .. }
+            | Self::Connected { group, .. }
+            | Self::Rejoined { group, .. }
+            | Self::NotAttested { group, .. }
+            | Self::GroupLost { group } => Some(group),
             Self::Undecodable { group, .. } => group.as_ref(),
+            Self::Disconnected { .. }
+            | Self::KeyPackagesRefilled { .. }
+            | Self::AttestationRenewed { .. }
+            | Self::DevicesChanged { .. }
+            | Self::StateLost => None,
         }
     }
 }
@@ -166,6 +282,56 @@ pub enum Outcome {
     /// The owner refused it; nothing has changed.
     #[tls_codec(discriminant = 1)]
     Refused(DsError),
+}
+
+/// Why a connection is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum DisconnectReason {
+    /// What was asked was declined: by the peer, or by another device of this client's user.
+    Declined = 0,
+    /// The peer has ended it, or is gone.
+    Ended = 1,
+    /// Another device of this client's user has ended it.
+    Withdrawn = 2,
+    /// What this client's user had asked could not be sent.
+    NotSent = 3,
+}
+
+impl std::fmt::Display for DisconnectReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Declined => "declined",
+            Self::Ended => "ended by the peer",
+            Self::Withdrawn => "ended by another device",
+            Self::NotSent => "could not be asked",
+        })
+    }
+}
+
+/// Why a member's key is not taken for theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, TlsSize, TlsSerialize, TlsDeserializeBytes)]
+#[repr(u8)]
+pub enum NotAttestedReason {
+    /// There is no attestation that names this client and this key.
+    Missing = 0,
+    /// The client's provider has no key of the name that the attestation gives.
+    UnknownKey = 1,
+    /// The signature is not the provider's.
+    Signature = 2,
+    /// The attestation was not valid when the member entered the group.
+    Times = 3,
+}
+
+impl std::fmt::Display for NotAttestedReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "no attestation of this client and key",
+            Self::UnknownKey => "attested by a key that its provider does not have",
+            Self::Signature => "the signature of the attestation is not its provider's",
+            Self::Times => "the attestation was not valid at that time",
+        })
+    }
 }
 
 /// Why something that arrived cannot be read.

@@ -52,6 +52,8 @@ mod api;
 mod ask;
 mod client;
 mod clock;
+mod connections;
+mod devices;
 mod error;
 mod events;
 mod external;
@@ -67,12 +69,15 @@ mod transport;
 pub use account::{DeviceRequest, NewDevice};
 pub use client::Client;
 pub use clock::{Clock, Random, SystemClock, SystemRandom};
+pub use connections::{Connection, ConnectionState};
+pub use devices::Device;
 pub use error::{Error, Fault, StoreError, TransportError};
-pub use events::{Event, Operation, Outcome, Reason};
+pub use events::{DisconnectReason, Event, NotAttestedReason, Operation, Outcome, Reason};
 pub use group::{Accepted, Added, GroupOptions};
-pub use moh_messages::client_api::ClientAuthorization;
+pub use moh_messages::client_api::{BlockTarget, ClientAuthorization};
 pub use moh_messages::{
-    CipherSuite, ClientId, DsError, DsErrorCode, GroupId, GroupType, ProviderName, UserId,
+    CipherSuite, ClientId, DsError, DsErrorCode, GroupId, GroupType, ProviderName, PublicKey,
+    UserId,
 };
 pub use stream::Events;
 pub use transport::{Answer, ConnectOptions, QueueSocket, Transport};

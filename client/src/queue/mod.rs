@@ -5,11 +5,11 @@ mod welcome;
 
 use std::time::Duration;
 
-use moh_messages::GroupId;
 use moh_messages::client_api::{
-    Acknowledge, ClientRequestBody, ClientResponseBody, Cursor, QueueItem, QueueItemPayload,
-    ReadQueue,
+    Acknowledge, Boolean, ClientRequestBody, ClientResponseBody, Cursor, QueueItem,
+    QueueItemPayload, ReadQueue,
 };
+use moh_messages::{GroupId, MlsBytes};
 use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, ProtocolMessage};
 use tls_codec::DeserializeBytes;
 
@@ -184,9 +184,27 @@ impl Client {
     }
 
     fn process_item(&self, tx: &Tx<'_>, item: &QueueItem) -> Result<(), Left> {
-        let QueueItemPayload::MlsMessage(bytes) = &item.payload else {
-            return Err(Left::Out(None, Reason::Unsupported));
-        };
+        match &item.payload {
+            QueueItemPayload::MlsMessage(bytes) => self.process_mls_message(tx, item, bytes),
+            QueueItemPayload::ClientChanged(changed) => {
+                tx.insert_event(&Event::DevicesChanged {
+                    client: changed.client.clone(),
+                    added: changed.registered == Boolean::True,
+                })?;
+                Ok(())
+            }
+            QueueItemPayload::ConnectionRequest(_)
+            | QueueItemPayload::KeyPackagesLow(_)
+            | QueueItemPayload::ConnectionChanged(_) => Err(Left::Out(None, Reason::Unsupported)),
+        }
+    }
+
+    fn process_mls_message(
+        &self,
+        tx: &Tx<'_>,
+        item: &QueueItem,
+        bytes: &MlsBytes,
+    ) -> Result<(), Left> {
         let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice())
             .map_err(|_| Left::Out(None, Reason::Malformed))?;
         match message.extract() {

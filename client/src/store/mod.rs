@@ -5,6 +5,7 @@ mod kv;
 mod tables;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moh_messages::GroupId;
@@ -35,13 +36,16 @@ pub enum StoreError {
     /// The file was written by a later version of this crate.
     #[error("state database of version {0}, which is later than this program's")]
     Later(i64),
+    /// The client was deleted, and its state with it.
+    #[error("state database of a client that was deleted")]
+    Deleted,
     /// A row is missing or is not what this version writes.
     #[error("state database lacks {0}")]
     Incomplete(&'static str),
 }
 
 /// What leads from each version of the database to the next, beginning with an empty one.
-const STEPS: [&str; 2] = [SCHEMA, FURTHER_OPERATIONS];
+const STEPS: [&str; 3] = [SCHEMA, FURTHER_OPERATIONS, PEOPLE];
 
 const SCHEMA: &str = "
 CREATE TABLE kv (
@@ -91,11 +95,18 @@ ALTER TABLE groups ADD COLUMN member_since INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE groups ADD COLUMN state_since INTEGER NOT NULL DEFAULT 0;
 ";
 
+const PEOPLE: &str = "
+-- 1: the end of this client was asked for; 2: it has come, and nothing else is left.
+ALTER TABLE account ADD COLUMN ending INTEGER NOT NULL DEFAULT 0;
+";
+
 /// The state database, shared by all that use it.
 #[derive(Clone)]
 pub(crate) struct Store {
     conn: Arc<Mutex<Connection>>,
     random: Arc<dyn Random>,
+    /// The client was deleted.
+    is_over: Arc<AtomicBool>,
 }
 
 /// An open transaction; also what openmls calls a provider.
@@ -110,15 +121,24 @@ impl Store {
     /// Opens the database at `path`, or creates it, readable for its owner only.
     pub(crate) async fn open(path: &Path, random: Arc<dyn Random>) -> Result<Self, Error> {
         let path = path.to_owned();
-        let conn = blocking(move || {
-            let conn = open_connection(&path)?;
-            Ok::<_, StoreError>(conn)
-        })
-        .await?;
-        Ok(Self {
+        let conn = blocking(move || open_connection(&path)).await?;
+        let store = Self {
             conn: Arc::new(Mutex::new(conn)),
             random,
-        })
+            is_over: Arc::default(),
+        };
+        if store.run(|tx| Ok::<_, Error>(tx.is_over()?)).await? {
+            return Err(Error::AccountDeleted);
+        }
+        Ok(store)
+    }
+
+    /// Deletes all there is, but for the word that the client was deleted.
+    pub(crate) async fn wipe(&self) -> Result<(), Error> {
+        let is_over = Arc::clone(&self.is_over);
+        self.run(|tx| Ok::<_, Error>(tx.wipe()?)).await?;
+        is_over.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Runs `work` in a transaction of its own: all of it becomes durable, or, where it fails,
@@ -132,6 +152,9 @@ impl Store {
         let this = self.clone();
         blocking(move || {
             let mut conn = this.conn.lock().unwrap_or_else(PoisonError::into_inner);
+            if this.is_over.load(Ordering::Relaxed) {
+                return Err(StoreError::Deleted.into());
+            }
             let transaction = conn
                 .transaction_with_behavior(TransactionBehavior::Immediate)
                 .map_err(StoreError::from)?;

@@ -136,6 +136,41 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Whether the end of this client was asked for.
+    pub(crate) fn is_ending(&self) -> Result<bool, StoreError> {
+        Ok(self.ending()? > 0)
+    }
+
+    /// Whether this client was deleted.
+    pub(super) fn is_over(&self) -> Result<bool, StoreError> {
+        Ok(self.ending()? > 1)
+    }
+
+    fn ending(&self) -> Result<i64, StoreError> {
+        let sql = "SELECT ending FROM account";
+        let ending = self.conn.query_row(sql, [], |row| row.get(0)).optional()?;
+        Ok(ending.unwrap_or(0))
+    }
+
+    pub(crate) fn set_ending(&self) -> Result<(), StoreError> {
+        self.conn.execute("UPDATE account SET ending = 1", [])?;
+        Ok(())
+    }
+
+    /// Deletes all there is, but for the word that the client was deleted.
+    pub(super) fn wipe(&self) -> Result<(), StoreError> {
+        let sql = "SELECT name FROM sqlite_schema WHERE type = 'table'
+                   AND name NOT LIKE 'sqlite_%' AND name <> 'account'";
+        let mut statement = self.conn.prepare(sql)?;
+        let tables = statement.query_map([], |row| row.get::<_, String>(0))?;
+        for table in tables.collect::<Result<Vec<_>, _>>()? {
+            self.conn.execute(&format!("DELETE FROM {table}"), [])?;
+        }
+        let sql = "UPDATE account SET ending = 2, attestation = NULL, cursor = x''";
+        self.conn.execute(sql, [])?;
+        Ok(())
+    }
+
     /// Just after the last queue item that was processed.
     pub(crate) fn cursor(&self) -> Result<Cursor, StoreError> {
         Ok(self

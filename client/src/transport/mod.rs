@@ -67,6 +67,7 @@ pub struct ConnectOptions {
     pub(crate) overrides: Vec<(String, SocketAddr)>,
     pub(crate) timeout: Duration,
     pub(crate) cipher_suite: CipherSuite,
+    pub(crate) invitation: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
     transport: Option<Arc<dyn Transport>>,
@@ -91,6 +92,7 @@ impl ConnectOptions {
             overrides: Vec::new(),
             timeout: Duration::from_secs(30),
             cipher_suite: CipherSuite::X25519_AES128GCM_ED25519,
+            invitation: String::new(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             transport: None,
@@ -128,6 +130,14 @@ impl ConnectOptions {
     #[must_use]
     pub fn cipher_suite(mut self, cipher_suite: CipherSuite) -> Self {
         self.cipher_suite = cipher_suite;
+        self
+    }
+
+    /// The code that the provider gave out, where not everybody may become its user. It counts
+    /// when the first device of a user is registered.
+    #[must_use]
+    pub fn invitation(mut self, code: impl Into<String>) -> Self {
+        self.invitation = code.into();
         self
     }
 

@@ -47,6 +47,7 @@ async fn a_further_device_joins_by_itself() {
     let scene = Scene::new();
     let (alice, bob, group) = scene.alice_and_bob().await;
     let tablet = scene.device(&bob, "tablet").await;
+    received(&bob).await;
     let accepted = tablet.client.join_group(&group, &owner()).await.unwrap();
     assert_eq!(accepted.epoch, 2);
     assert_eq!(by_leaf(&scene, "external_join"), [false]);

@@ -2,6 +2,7 @@
 //! epochs, GroupInfos, repeated messages, lost requests and answers.
 
 // It panics where a client does what it must not.
+mod accounts;
 mod change;
 mod group;
 mod key_packages;
@@ -15,11 +16,11 @@ use moh_client::{
 };
 use moh_messages::client_api::{
     Boolean, ClientRequest, ClientRequestBody, ClientResponseBody, Cursor, Forward, QueueItem,
-    QueueItemPayload, ReadQueue, Register,
+    QueueItemPayload, ReadQueue,
 };
 use moh_messages::{
-    Attestation, ClientQueueInformation, DsRequest, DsResponse, DsResponseBody, Endpoint,
-    GroupKeyPackageRequest, KeyId, KeyPackageBytes, List, Message, MlsBytes, Opaque, PublicKey,
+    ClientQueueInformation, DsRequest, DsResponse, DsResponseBody, Endpoint,
+    GroupKeyPackageRequest, KeyPackageBytes, List, Message, MlsBytes, Opaque, PublicKey,
     QueueConfig, Request, Signature, SignedLast, label, sign_content,
 };
 use openmls_basic_credential::SignatureKeyPair;
@@ -57,10 +58,15 @@ pub(crate) struct State {
     /// The bodies of requests to owners that arrived, by name.
     pub(crate) seen: Vec<(&'static str, Vec<u8>)>,
     configs: u64,
+    /// Names of clients and users that are not given again.
+    tombstones: BTreeSet<String>,
+    /// Where they are needed.
+    invitations: Option<BTreeSet<String>>,
 }
 
 struct Account {
     key: PublicKey,
+    registered_at: u64,
     queue: Vec<QueueItem>,
     acknowledged: usize,
     loses: bool,
@@ -184,6 +190,12 @@ impl World {
         state.clients.get_mut(client).unwrap().loses = lose;
     }
 
+    /// Nobody becomes a user without one of these from now on.
+    pub(crate) fn invite(&self, codes: &[&str]) {
+        let codes = codes.iter().map(|code| (*code).to_owned()).collect();
+        self.state.lock().unwrap().invitations = Some(codes);
+    }
+
     /// A client is not registered any more.
     pub(crate) fn forget_client(&self, client: &ClientId) {
         self.state.lock().unwrap().clients.remove(client);
@@ -236,14 +248,50 @@ impl World {
             &request.signature,
         )?;
         let client = request.client;
-        match request.body {
+        if matches!(request.body, ClientRequestBody::Forward(_)) {
+            let result = self.answer(&mut state, &client, request.body);
+            drop(state);
+            self.arrived.notify_waiters();
+            return result;
+        }
+        let name = request.body.name();
+        let mishap = state.mishap(name);
+        match mishap {
+            Some(Mishap::LoseRequest) => return Err(Failure::Lost),
+            Some(Mishap::Refuse(error)) => return Err(Failure::Refused(error)),
+            _ => {}
+        }
+        state.seen.push((name, body.to_vec()));
+        let result = self.answer(&mut state, &client, request.body);
+        drop(state);
+        self.arrived.notify_waiters();
+        match mishap {
+            Some(Mishap::LoseAnswer) => Err(Failure::Lost),
+            _ => result,
+        }
+    }
+
+    fn answer(
+        &self,
+        state: &mut State,
+        client: &ClientId,
+        request: ClientRequestBody,
+    ) -> Result<ClientResponseBody, Failure> {
+        match request {
             ClientRequestBody::Register(register) => {
-                state.register(client, register, self.clock_ms)
+                state.register(client.clone(), register, self.clock_ms)
+            }
+            ClientRequestBody::ListClients(_) => Ok(state.list_clients(client)),
+            ClientRequestBody::DeleteClient(delete) => {
+                state.delete_client(client, &delete.client)?;
+                Ok(ClientResponseBody::Ok)
+            }
+            ClientRequestBody::DeleteAccount(_) => {
+                state.delete_account(client);
+                Ok(ClientResponseBody::Ok)
             }
             ClientRequestBody::GetQueueConfigs(get) => {
-                let configs = (0..get.count)
-                    .map(|_| state.queue_config(&client))
-                    .collect();
+                let configs = (0..get.count).map(|_| state.queue_config(client)).collect();
                 Ok(ClientResponseBody::QueueConfigs {
                     queue_configs: List::new(configs).unwrap(),
                 })
@@ -251,15 +299,15 @@ impl World {
             ClientRequestBody::UploadKeyPackages(upload) => {
                 for key_package in upload.key_packages {
                     let last_resort = is_last_resort(&key_package);
-                    let account = state.clients.get_mut(&client).unwrap();
+                    let account = state.clients.get_mut(client).unwrap();
                     account.key_packages.push_back((last_resort, key_package));
                 }
                 Ok(ClientResponseBody::Ok)
             }
-            ClientRequestBody::ReadQueue(read) => Ok(state.read_queue(&client, &read)),
+            ClientRequestBody::ReadQueue(read) => Ok(state.read_queue(client, &read)),
             ClientRequestBody::Acknowledge(acknowledge) => {
                 let position = position(&acknowledge.cursor);
-                let account = state.clients.get_mut(&client).unwrap();
+                let account = state.clients.get_mut(client).unwrap();
                 account.acknowledged = account.acknowledged.max(position);
                 Ok(ClientResponseBody::Ok)
             }
@@ -272,12 +320,7 @@ impl World {
                 }
                 Ok(ClientResponseBody::Ok)
             }
-            ClientRequestBody::Forward(forward) => {
-                let result = state.forward(&client, forward);
-                drop(state);
-                self.arrived.notify_waiters();
-                result
-            }
+            ClientRequestBody::Forward(forward) => state.forward(client, forward),
             _ => Err(refuse(DsErrorCode::UNAVAILABLE)),
         }
     }
@@ -326,57 +369,20 @@ impl State {
         self.mishaps.clear();
     }
 
+    /// What was planned for a request of this name.
+    fn mishap(&mut self, name: &str) -> Option<Mishap> {
+        let at = self
+            .mishaps
+            .iter()
+            .position(|(planned, _)| *planned == name);
+        self.mishaps.remove(at?).map(|(_, mishap)| mishap)
+    }
+
     pub(crate) fn last_item(&self, client: &ClientId) -> Vec<u8> {
         match &self.clients[client].queue.last().unwrap().payload {
             QueueItemPayload::MlsMessage(bytes) => bytes.as_slice().to_vec(),
             _ => panic!("not a message"),
         }
-    }
-
-    fn register(
-        &mut self,
-        client: ClientId,
-        register: Register,
-        now_ms: u64,
-    ) -> Result<ClientResponseBody, Failure> {
-        let user = client.user_id();
-        match self.clients.get(&client) {
-            Some(account) if account.key != register.signature_key => {
-                return Err(refuse(DsErrorCode::UNAUTHORIZED));
-            }
-            Some(_) => {}
-            None if self.clients.keys().any(|other| other.user_id() == user) => {
-                let given = register
-                    .authorization
-                    .ok_or(refuse(DsErrorCode::UNAUTHORIZED))?;
-                let key = &self.clients[&given.authorizer].key;
-                let tbs = given.to_be_signed();
-                verify(label::CLIENT_AUTHORIZATION, &tbs, key, &given.signature)?;
-                assert_eq!(
-                    (&given.client, &given.signature_key),
-                    (&client, &register.signature_key)
-                );
-            }
-            None => {}
-        }
-        self.clients.entry(client.clone()).or_insert(Account {
-            key: register.signature_key.clone(),
-            queue: Vec::new(),
-            acknowledged: 0,
-            loses: false,
-            key_packages: VecDeque::new(),
-        });
-        Ok(ClientResponseBody::Registered {
-            attestation: Attestation {
-                client_id: client,
-                scheme: register.scheme,
-                signature_key: register.signature_key,
-                not_before: now_ms - 1000,
-                not_after: now_ms + 90 * 24 * 60 * 60 * 1000 - 1000,
-                key_id: KeyId::new([0; 32]).unwrap(),
-                signature: Signature::new(*b"a fake's").unwrap(),
-            },
-        })
     }
 
     fn queue_config(&mut self, client: &ClientId) -> QueueConfig {
@@ -407,10 +413,19 @@ impl State {
     }
 
     pub(crate) fn deliver(&mut self, client: &ClientId, sender: &ProviderName, message: &MlsBytes) {
-        let account = self.clients.get_mut(client).unwrap();
-        if account.loses {
+        let payload = QueueItemPayload::MlsMessage(message.clone());
+        self.enqueue(client, sender, payload);
+    }
+
+    fn enqueue(&mut self, client: &ClientId, sender: &ProviderName, payload: QueueItemPayload) {
+        // It was deleted, or loses what comes.
+        let account = self
+            .clients
+            .get_mut(client)
+            .filter(|account| !account.loses);
+        let Some(account) = account else {
             return;
-        }
+        };
         let cursor = u64::try_from(account.queue.len() + 1)
             .unwrap()
             .to_be_bytes();
@@ -418,7 +433,7 @@ impl State {
             cursor: Cursor::new(cursor).unwrap(),
             received_at: NOW_MS,
             sender: sender.clone(),
-            payload: QueueItemPayload::MlsMessage(message.clone()),
+            payload,
         });
     }
 
@@ -438,13 +453,7 @@ impl State {
         let request = DsRequest::decode_for(destination, &bytes).map_err(Failure::Refused)?;
         let name = request.body.name();
         assert_eq!(request.body.endpoint(), forward.endpoint);
-        let planned = self
-            .mishaps
-            .iter()
-            .position(|(planned, _)| *planned == name);
-        let mishap = planned
-            .and_then(|at| self.mishaps.remove(at))
-            .map(|(_, mishap)| mishap);
+        let mishap = self.mishap(name);
         if matches!(mishap, Some(Mishap::LoseRequest)) {
             return Err(Failure::Lost);
         }
