@@ -3,6 +3,7 @@
 mod authority;
 mod demo;
 mod init;
+mod invite;
 mod provider;
 mod serve;
 
@@ -28,6 +29,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Write the configuration and the keys of a new provider
     Init(init::Arguments),
+    /// Make codes that let people become users of a provider
+    Invite(invite::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
             Command::Demo(arguments) => Box::pin(demo::run(arguments)).await,
             Command::Serve(arguments) => Box::pin(serve::run(arguments)).await,
             Command::Init(arguments) => init::run(&arguments),
+            Command::Invite(arguments) => invite::run(&arguments),
         }
     });
     match result {

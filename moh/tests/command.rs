@@ -224,6 +224,38 @@ fn a_configuration_that_init_wrote_serves() {
     );
 }
 
+/// Codes are made from the keys of the provider, which need not run.
+#[test]
+fn invitations_are_made_for_a_configuration() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = folder.path().join("home");
+    let home = home.to_str().expect("text");
+    assert!(run(&["init", home, "--name", "a.example"]).status.success());
+    let config = format!("{home}/moh.toml");
+    let output = run(&[
+        "invite", "--config", &config, "--count", "3", "--days", "30",
+    ]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).expect("text");
+    let codes: std::collections::BTreeSet<_> = text.lines().collect();
+    assert_eq!(codes.len(), 3, "{text}");
+    for code in codes {
+        assert!(code.len() == 48 && hex::decode(code).is_ok(), "{code}");
+    }
+    let note = String::from_utf8(output.stderr).expect("text");
+    assert!(note.contains("does not take them"), "{note}");
+
+    let written = std::fs::read_to_string(&config).expect("written");
+    let written = written.replace("#: registration = \"off\"", "registration = \"invitation\"");
+    std::fs::write(&config, written).expect("changed");
+    let output = run(&["invite", "--config", &config]);
+    assert_eq!(output.stdout.iter().filter(|b| **b == b'\n').count(), 1);
+    assert_eq!(String::from_utf8(output.stderr).expect("text"), "");
+
+    assert!(failure(&["invite", "--config", &config, "--count", "0"]).contains("--count"));
+    assert!(failure(&["invite", "--config", "nowhere.toml"]).contains("nowhere.toml"));
+}
+
 #[test]
 fn what_cannot_be_done_is_said() {
     let folder = tempfile::tempdir().expect("a folder");

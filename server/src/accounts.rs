@@ -1,9 +1,12 @@
 //! The provider's own users and their clients.
 
-use moh_messages::client_api::{Boolean, ClientAuthorization, Register};
+use moh_messages::client_api::{
+    Boolean, ClientAuthorization, ClientInfo, Invitation as InvitationCode, Register,
+};
 use moh_messages::{Attestation, ClientId, List, QueueConfig, SignatureScheme, SignedLast, label};
 
-use crate::change::{Change, Client, Expect, Write};
+use crate::change::{Change, Client, Expect, Pool, Write};
+use crate::config::Registration;
 use crate::crypto;
 use crate::error::Refusal;
 use crate::node::Node;
@@ -46,7 +49,7 @@ impl Node {
             scheme,
             signature_key,
             authorization,
-            invitation: _,
+            invitation,
         } = register;
         let now = self.now_ms();
         let attestation = self.keys().attest(client_id, *scheme, signature_key, now);
@@ -56,20 +59,20 @@ impl Node {
             }
             return Ok((Change::default(), attestation));
         }
+        if self.store().is_deleted(client_id).await? {
+            return Err(Refusal::Unauthorized("this name was deleted"));
+        }
         let user = client_id.user_id();
         let clients = self.store().clients(&user).await?;
         let count = u32::try_from(clients.len()).unwrap_or(u32::MAX);
-        match authorization {
-            _ if count == 0 && self.registration_is_open() => {}
-            _ if count == 0 => {
-                return Err(Refusal::Unauthorized("this provider takes no new users"));
-            }
-            Some(word) => self.check_authorization(client_id, register, word).await?,
+        let mut change = match authorization {
+            _ if count == 0 => self.admit_user(invitation, now).await?,
+            Some(word) => self.admit_by(client_id, register, word).await?,
             None => {
                 let what = "another client of this user has to authorize this one";
                 return Err(Refusal::Unauthorized(what));
             }
-        }
+        };
         if count >= self.limits().max_clients_per_user {
             return Err(Refusal::LimitExceeded("this user has too many clients"));
         }
@@ -79,27 +82,55 @@ impl Node {
             signature_key,
             registered_at: now,
         };
-        let mut writes = vec![Write::Client {
+        change.expect.extend([
+            Expect::NoClient(client_id.clone()),
+            Expect::ClientCount(user, count),
+        ]);
+        change.writes.push(Write::Client {
             client_id: client_id.clone(),
             client,
-        }];
-        writes.extend(self.client_changed(&clients, client_id, Boolean::True));
-        let change = Change {
-            expect: vec![
-                Expect::NoClient(client_id.clone()),
-                Expect::ClientCount(user, count),
-            ],
-            writes,
-        };
+        });
+        let told = self.client_changed(&clients, client_id, Boolean::True);
+        change.writes.extend(told);
         Ok((change, attestation))
     }
 
-    async fn check_authorization(
+    /// Whether somebody may become a user: what that is based on, and what follows from it.
+    async fn admit_user(&self, code: &InvitationCode, now: u64) -> Result<Change, Refusal> {
+        const NOT_VALID: Refusal = Refusal::Unauthorized("the invitation is not valid");
+        match self.registration() {
+            Registration::Open => return Ok(Change::default()),
+            Registration::Invitation => {}
+            Registration::Off => {
+                return Err(Refusal::Unauthorized("this provider takes no new users"));
+            }
+        }
+        if code.is_empty() {
+            return Err(Refusal::Unauthorized("new users need an invitation"));
+        }
+        let invitation = self.keys().invitation(code.as_slice()).ok_or(NOT_VALID)?;
+        if now > invitation.not_after {
+            return Err(Refusal::Unauthorized("the invitation has expired"));
+        }
+        if self.store().invitation_is_used(&invitation.id).await? {
+            return Err(Refusal::Unauthorized("the invitation has been used"));
+        }
+        Ok(Change {
+            expect: vec![Expect::UnusedInvitation(invitation.id)],
+            writes: vec![Write::UseInvitation {
+                invitation: invitation.id,
+                expires_at: invitation.not_after,
+            }],
+        })
+    }
+
+    /// Whether a user may have a further client by the word of another: what that is based on.
+    async fn admit_by(
         &self,
         client_id: &ClientId,
         register: &Register,
         word: &ClientAuthorization,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Change, Refusal> {
         const NOT_VALID: Refusal = Refusal::Unauthorized("the authorization is not valid");
         let is_for_this = word.client == *client_id
             && word.scheme == register.scheme
@@ -121,7 +152,103 @@ impl Node {
             &word.to_be_signed(),
             word.signature.as_slice(),
         );
-        valid.then_some(()).ok_or(NOT_VALID)
+        valid.then_some(()).ok_or(NOT_VALID)?;
+        Ok(Change {
+            // Who is deleted meanwhile has no word in this.
+            expect: vec![Expect::Client(word.authorizer.clone())],
+            writes: Vec::new(),
+        })
+    }
+
+    /// The clients of a client's user, with what is left of their KeyPackages.
+    ///
+    /// # Errors
+    /// `unavailable` when the store fails; `limit_exceeded`.
+    pub async fn list_clients(&self, client: &ClientId) -> Result<List<ClientInfo, 256>, Refusal> {
+        let now = self.now_ms();
+        let mut infos = Vec::new();
+        for client in self.store().clients(&client.user_id()).await? {
+            let Some(known) = self.store().client(&client).await? else {
+                continue;
+            };
+            let left = async |for_connections| {
+                let client_id = client.clone();
+                let pool = Pool {
+                    client_id,
+                    for_connections,
+                };
+                let left = self.store().key_packages(&pool, now).await?.left;
+                Ok::<_, Refusal>(u32::try_from(left).unwrap_or(u32::MAX))
+            };
+            infos.push(ClientInfo {
+                scheme: known.scheme,
+                signature_key: known.signature_key,
+                registered_at: known.registered_at,
+                key_packages: left(false).await?,
+                connection_key_packages: left(true).await?,
+                client,
+            });
+        }
+        List::new(infos).map_err(|_| Refusal::LimitExceeded("this user has too many clients"))
+    }
+
+    /// Deletes a client, at the word of itself or of another one of its user. With its last
+    /// client, a user is gone. One that is not there is deleted already.
+    ///
+    /// # Errors
+    /// `unauthorized` for a client of somebody else; `unavailable` when the store fails.
+    pub async fn delete_client(&self, by: &ClientId, client: &ClientId) -> Result<(), Refusal> {
+        if client.user_id() != by.user_id() {
+            return Err(Refusal::Unauthorized("this client is of another user"));
+        }
+        self.commit_decided(|| self.dismiss(by, Some(client))).await
+    }
+
+    /// Deletes a client's user, with all of its clients.
+    ///
+    /// # Errors
+    /// `unavailable` when the store fails.
+    pub async fn delete_account(&self, by: &ClientId) -> Result<(), Refusal> {
+        self.commit_decided(|| self.dismiss(by, None)).await
+    }
+
+    /// What follows when one client of a user is to go, or all of them.
+    async fn dismiss(
+        &self,
+        by: &ClientId,
+        only: Option<&ClientId>,
+    ) -> Result<(Change, ()), Refusal> {
+        let (user, now) = (by.user_id(), self.now_ms());
+        let clients = self.store().clients(&user).await?;
+        if !clients.contains(by) {
+            return Err(Refusal::Unauthenticated("no such client, or key"));
+        }
+        let is_to_go = |client: &ClientId| only.is_none_or(|only| only == client);
+        let (gone, left): (Vec<_>, Vec<_>) = clients.iter().cloned().partition(is_to_go);
+        let mut change = Change::default();
+        if gone.is_empty() {
+            return Ok((change, ()));
+        }
+        let count = u32::try_from(clients.len()).unwrap_or(u32::MAX);
+        change.expect.push(Expect::ClientCount(user.clone(), count));
+        let all = clients.into_iter().map(Expect::Client);
+        change.expect.extend(all);
+        for client_id in gone {
+            let told = self.client_changed(&left, &client_id, Boolean::False);
+            change.writes.push(Write::WantRemoval {
+                client_id: client_id.clone(),
+                group_id: None,
+                at: now,
+            });
+            change
+                .writes
+                .push(Write::DeleteClient { client_id, at: now });
+            change.writes.extend(told);
+        }
+        if left.is_empty() {
+            change.writes.push(Write::DeleteUser { user, at: now });
+        }
+        Ok((change, ()))
     }
 
     /// Queue configs for a client's leaf nodes, no two alike.

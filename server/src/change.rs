@@ -10,6 +10,9 @@ use moh_messages::{
     SignatureScheme, UserId,
 };
 
+/// Which invitation a code is.
+pub type InvitationId = [u8; 12];
+
 /// A version of a group: 0 when it is created, one more with each change of its state.
 pub type Version = u64;
 
@@ -27,12 +30,25 @@ pub struct Change {
 pub enum Expect {
     /// The group is at this version, and not forgotten; none: there never was one of this name.
     Group(GroupId, Option<Version>),
-    /// There is no such client.
+    /// There is no such client, and neither it nor its user was deleted.
     NoClient(ClientId),
+    /// The client is registered.
+    Client(ClientId),
     /// The user has exactly this many clients.
     ClientCount(UserId, u32),
+    /// Nobody became a user by this invitation.
+    UnusedInvitation(InvitationId),
     /// The KeyPackage is there to be handed out.
     KeyPackage(KeyPackageRef),
+    /// As many KeyPackages of a pool, the last resort not counted, can be handed out.
+    KeyPackagesLeft {
+        /// Which pool.
+        pool: Pool,
+        /// When, in milliseconds since the Unix epoch.
+        now: u64,
+        /// How many.
+        left: u64,
+    },
     /// No answer to a message with this hash is kept for the group.
     NewMessage(GroupId, [u8; 32]),
     /// No delivery of this id has been taken from this provider.
@@ -189,10 +205,49 @@ pub enum Write {
         /// Its key.
         client: Client,
     },
-    /// A KeyPackage to hand out.
+    /// An invitation by which somebody becomes a user: the change is in conflict when somebody
+    /// did before.
+    UseInvitation {
+        /// Which.
+        invitation: InvitationId,
+        /// Until when it has to be remembered, in milliseconds since the Unix epoch.
+        expires_at: u64,
+    },
+    /// A client of our own is gone, with its KeyPackages; its name is not given again. The change
+    /// is in conflict when there is no such client.
+    DeleteClient {
+        /// The client.
+        client_id: ClientId,
+        /// In milliseconds since the Unix epoch.
+        at: u64,
+    },
+    /// A user of our own is gone, who has no clients any more; the name is not given again.
+    DeleteUser {
+        /// The user.
+        user: UserId,
+        /// In milliseconds since the Unix epoch.
+        at: u64,
+    },
+    /// A KeyPackage to hand out. The change is in conflict when it was written before, unless it
+    /// has expired and is forgotten.
     KeyPackage(KeyPackage),
-    /// A KeyPackage that was handed out, or is not to be any more.
+    /// A KeyPackage that was handed out, or is not to be any more. It is not forgotten.
     RemoveKeyPackage(KeyPackageRef),
+    /// All KeyPackages of a client but these are not to be handed out any more.
+    KeepKeyPackages {
+        /// The client.
+        client_id: ClientId,
+        /// Those that stay.
+        only: Vec<KeyPackageRef>,
+    },
+    /// Whether a client has been told that there is little left in a pool. The change is in
+    /// conflict when it is told for the second time.
+    ToldLow {
+        /// Which pool.
+        pool: Pool,
+        /// Whether it has been told.
+        told: bool,
+    },
     /// Whether a peer may fetch the KeyPackages of a user of our own.
     Consent {
         /// Our own user.
@@ -261,6 +316,34 @@ pub struct Client {
     pub registered_at: u64,
 }
 
+/// The KeyPackages of a client that are handed out for the same purpose.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pool {
+    /// Whose.
+    pub client_id: ClientId,
+    /// Whether they are for connection groups.
+    pub for_connections: bool,
+}
+
+/// What is in a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolState {
+    /// KeyPackages that can be handed out, the last resort not counted.
+    pub left: u64,
+    /// Those of last resort.
+    pub last_resort: u64,
+    /// Whether the client has been told that there is little left.
+    pub told_low: bool,
+}
+
+impl PoolState {
+    /// All that can be handed out.
+    #[must_use]
+    pub fn all(&self) -> u64 {
+        self.left + self.last_resort
+    }
+}
+
 /// A KeyPackage that can be handed out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPackage {
@@ -270,6 +353,8 @@ pub struct KeyPackage {
     pub client_id: ClientId,
     /// For groups of this ciphersuite.
     pub cipher_suite: u16,
+    /// Whether it is for connection groups alone.
+    pub for_connections: bool,
     /// Handed out when there is no other, and kept.
     pub last_resort: bool,
     /// Not handed out at or after this, in milliseconds since the Unix epoch.

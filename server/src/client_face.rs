@@ -68,10 +68,19 @@ impl Node {
                     .await?;
                 Ok(ClientResponseBody::Ok)
             }
-            ClientRequestBody::ListClients(_)
-            | ClientRequestBody::DeleteClient(_)
-            | ClientRequestBody::DeleteAccount(_)
-            | ClientRequestBody::ListConnections(_)
+            ClientRequestBody::ListClients(_) => {
+                let clients = self.list_clients(client).await?;
+                Ok(ClientResponseBody::Clients { clients })
+            }
+            ClientRequestBody::DeleteClient(delete) => {
+                self.delete_client(client, &delete.client).await?;
+                Ok(ClientResponseBody::Ok)
+            }
+            ClientRequestBody::DeleteAccount(_) => {
+                self.delete_account(client).await?;
+                Ok(ClientResponseBody::Ok)
+            }
+            ClientRequestBody::ListConnections(_)
             | ClientRequestBody::DeclineConnection(_)
             | ClientRequestBody::SetBlock(_)
             | ClientRequestBody::ListBlocks(_) => Err(Refusal::not_built("this request")),

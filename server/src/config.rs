@@ -60,7 +60,9 @@ pub struct TlsConfig {
 pub enum Registration {
     /// Everybody.
     Open,
-    /// Nobody; users may add clients.
+    /// Whoever shows an invitation, which `moh invite` makes.
+    Invitation,
+    /// Nobody. Users may add clients, as always.
     #[default]
     Off,
 }
@@ -170,7 +172,7 @@ impl Config {
             ds_domain,
             keys,
             limits: self.limits.clone(),
-            open_registration: self.registration == Registration::Open,
+            registration: self.registration,
             environment,
             store: Arc::new(store),
             transport: Arc::new(transport),
@@ -229,6 +231,14 @@ mod tests {
         let config = read_config(SMALLEST).unwrap();
         assert!(config.store.is_absolute() && config.store.ends_with("moh.sqlite"));
         assert_eq!(config.registration, Registration::Off);
+        for (name, registration) in [
+            ("open", Registration::Open),
+            ("invitation", Registration::Invitation),
+            ("off", Registration::Off),
+        ] {
+            let text = format!("registration = \"{name}\"\n{SMALLEST}");
+            assert_eq!(read_config(&text).unwrap().registration, registration);
+        }
         assert_eq!(config.limits, Limits::default());
     }
 

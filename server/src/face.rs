@@ -139,8 +139,13 @@ impl Node {
                 Answer::refusal(read.map_or_else(Refusal::from, |_| connecting_is_not_built()))
             }
             Endpoint::ConnectionKeyPackages => {
-                let read = ConnectionKeyPackageRequest::decode_for(self.name(), body);
-                Answer::refusal(read.map_or_else(Refusal::from, |_| connecting_is_not_built()))
+                match Claimed::<ConnectionKeyPackageRequest>::read(self.name(), body) {
+                    Ok(claimed) => {
+                        seen.from = Some(claimed.request.sender.to_string());
+                        Answer::of(Box::pin(self.connection_key_packages(claimed)).await)
+                    }
+                    Err(refusal) => Answer::refusal(refusal),
+                }
             }
         }
     }

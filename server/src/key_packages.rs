@@ -1,21 +1,87 @@
 //! KeyPackages: taken from our own clients, handed out once to those who may have them.
+//!
+//! A client has two pools of them: for groups, and for connection groups. Each is handed out on
+//! an endpoint of its own, and each has its own last resort.
 
-use moh_messages::client_api::UploadKeyPackages;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use moh_messages::client_api::{Boolean, KeyPackagesLow, QueueItemPayload, UploadKeyPackages};
 use moh_messages::{
-    ClientId, ClientKeyPackage, ClientKeyPackageStatus, DsProtocolVersion, Endpoint,
-    GroupKeyPackageRequest, KeyPackageBytes, KeyPackageResponse, List, UserId,
-    UserKeyPackageStatus, UserKeyPackages,
+    CipherSuite, ClientId, ClientKeyPackage, ClientKeyPackageStatus, ConnectionKeyPackageRequest,
+    DsProtocolVersion, Endpoint, GroupKeyPackageRequest, KeyPackageBytes, KeyPackageRef,
+    KeyPackageResponse, List, UserId, UserKeyPackageStatus, UserKeyPackages,
 };
+use tokio::sync::OwnedMutexGuard;
 
 use crate::authenticate::{Claimed, Repeats};
-use crate::change::{Change, Expect, Write};
-use crate::error::Refusal;
+use crate::change::{Change, Expect, KeyPackage, Pool, Write};
+use crate::error::{Refusal, violation};
 use crate::group::{Checks, check_key_package};
 use crate::node::Node;
 use crate::owner::AsOwner;
 
+/// A user's KeyPackages are handed out one after the other: who comes at the same time would
+/// find the same one, and all but one would have to look again.
+#[derive(Default)]
+pub(crate) struct Turns {
+    users: Mutex<HashMap<UserId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// A turn at some users, given up when it is dropped.
+struct Turn<'a> {
+    turns: &'a Turns,
+    users: Vec<(UserId, OwnedMutexGuard<()>)>,
+}
+
+impl Turns {
+    fn users(&self) -> std::sync::MutexGuard<'_, HashMap<UserId, Arc<tokio::sync::Mutex<()>>>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the turn at all of these; always in the same order, so that nobody waits for
+    /// whoever waits for them.
+    async fn take(&self, users: BTreeSet<UserId>) -> Turn<'_> {
+        let mut turn = Turn {
+            turns: self,
+            users: Vec::new(),
+        };
+        for user in users {
+            let lock = Arc::clone(self.users().entry(user.clone()).or_default());
+            turn.users.push((user, lock.lock_owned().await));
+        }
+        turn
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut users = self.turns.users();
+        for (user, guard) in self.users.drain(..) {
+            drop(guard);
+            // The map's own alone: nobody else waits.
+            if users
+                .get(&user)
+                .is_some_and(|lock| Arc::strong_count(lock) == 1)
+            {
+                users.remove(&user);
+            }
+        }
+    }
+}
+
+/// What somebody wants to have of our users.
+struct Wanted<'a> {
+    /// Whether it is for a connection group.
+    for_connections: bool,
+    /// Only these clients; empty: all.
+    clients: &'a [ClientId],
+    cipher_suites: Vec<u16>,
+}
+
 impl Node {
-    /// Takes KeyPackages of a client, all of them or none.
+    /// Takes KeyPackages of a client, all of them or none. One that is there already stays, also
+    /// where they replace what is there: so an upload can be repeated when its answer was lost.
     ///
     /// # Errors
     /// `invalid_key_package`, or what else is wrong with the first that is not valid;
@@ -25,14 +91,19 @@ impl Node {
         client: &ClientId,
         upload: UploadKeyPackages,
     ) -> Result<(), Refusal> {
-        let now = self.now_ms();
-        let stored = self.store().count_key_packages(client, now).await?;
-        if stored + upload.key_packages.len() as u64 > self.limits().max_key_packages_per_client {
-            return Err(Refusal::LimitExceeded(
-                "this client has too many KeyPackages",
-            ));
-        }
-        let (node, owner) = (self.clone(), client.clone());
+        let replace = upload.replace == Boolean::True;
+        let checked = self.check_upload(client, upload).await?;
+        let _turn = self.turns().take([client.user_id()].into()).await;
+        self.commit_decided(|| self.take_in(client, &checked, replace))
+            .await
+    }
+
+    async fn check_upload(
+        &self,
+        client: &ClientId,
+        upload: UploadKeyPackages,
+    ) -> Result<Vec<KeyPackage>, Refusal> {
+        let (node, owner, now) = (self.clone(), client.clone(), self.now_ms());
         let checked = tokio::task::spawn_blocking(move || {
             // Attestations of others are not fetched for: this is for our own clients.
             let us = AsOwner {
@@ -49,22 +120,70 @@ impl Node {
             let check = |bytes: &KeyPackageBytes| {
                 check_key_package(bytes.as_slice(), &owner, owner_of, &checks)
             };
-            upload
-                .key_packages
-                .iter()
-                .map(check)
-                .collect::<Result<Vec<_>, _>>()
+            let all = upload.key_packages.iter().map(check);
+            all.collect::<Result<Vec<_>, _>>()
         });
         let checked = checked
             .await
             .map_err(|_| Refusal::not_built("the check"))??;
-        let writes = checked.into_iter().map(Write::KeyPackage).collect();
-        Ok(self
-            .commit(Change {
-                expect: Vec::new(),
-                writes,
-            })
-            .await?)
+        let references: BTreeSet<_> = checked.iter().map(|p| p.reference.as_slice()).collect();
+        if references.len() < checked.len() {
+            let what = "the same KeyPackage twice".to_owned();
+            return Err(Refusal::InvalidKeyPackage(what));
+        }
+        Ok(checked)
+    }
+
+    async fn take_in(
+        &self,
+        client: &ClientId,
+        uploaded: &[KeyPackage],
+        replace: bool,
+    ) -> Result<(Change, ()), Refusal> {
+        let references: Vec<_> = uploaded.iter().map(|p| p.reference.clone()).collect();
+        let known = self.store().known_key_packages(&references).await?;
+        if known.iter().any(|(_, is_there)| !is_there) {
+            let what = "a KeyPackage that was handed out, or replaced, is not taken again";
+            return Err(Refusal::InvalidKeyPackage(what.to_owned()));
+        }
+        let is_known = |reference: &KeyPackageRef| known.iter().any(|(k, _)| k == reference);
+        let is_new = |package: &&KeyPackage| !is_known(&package.reference);
+        let new: Vec<_> = uploaded.iter().filter(is_new).cloned().collect();
+        let now = self.now_ms();
+        let mut there = known.len() as u64;
+        if !replace {
+            there = 0;
+            for for_connections in [false, true] {
+                let pool = pool_of(client, for_connections);
+                there += self.store().key_packages(&pool, now).await?.all();
+            }
+        }
+        if there + new.len() as u64 > self.limits().max_key_packages_per_client {
+            return Err(Refusal::LimitExceeded(
+                "this client has too many KeyPackages",
+            ));
+        }
+        let mut change = Change {
+            expect: vec![Expect::Client(client.clone())],
+            writes: Vec::new(),
+        };
+        if replace {
+            change.writes.push(Write::KeepKeyPackages {
+                client_id: client.clone(),
+                only: references,
+            });
+        }
+        for for_connections in [false, true] {
+            if new
+                .iter()
+                .any(|p| p.for_connections == for_connections && !p.last_resort)
+            {
+                let pool = pool_of(client, for_connections);
+                change.writes.push(Write::ToldLow { pool, told: false });
+            }
+        }
+        change.writes.extend(new.into_iter().map(Write::KeyPackage));
+        Ok((change, ()))
     }
 
     /// `/group_key_packages`.
@@ -82,59 +201,90 @@ impl Node {
             ));
         }
         if !request.connection_token.is_empty() {
-            return Err(Refusal::PolicyViolation(
-                "there are no connection tokens yet".to_owned(),
-            ));
+            return Err(violation("there are no connection tokens yet"));
         }
-        if request
-            .targets
-            .iter()
-            .any(|target| target.provider() != *self.name())
-        {
-            return Err(Refusal::PolicyViolation(
-                "a target is of another provider".to_owned(),
-            ));
+        if request.targets.iter().any(|t| t.provider() != *self.name()) {
+            return Err(violation("a target is of another provider"));
         }
-        let users = self.commit_decided(|| self.hand_out(&request)).await?;
-        let users = List::new(users).expect("as many as targets");
-        Ok(KeyPackageResponse {
-            version: DsProtocolVersion::MOH1,
-            users,
-        })
+        let targets: BTreeSet<_> = request.targets.iter().cloned().collect();
+        if targets.len() < request.targets.len() {
+            return Err(violation("a target is named twice"));
+        }
+        let wanted = Wanted {
+            for_connections: false,
+            clients: &request.clients,
+            cipher_suites: numbers(&request.cipher_suites),
+        };
+        let _turn = self.turns().take(targets).await;
+        let decide = async || {
+            let (mut change, mut users) = (Change::default(), Vec::new());
+            for target in &request.targets {
+                users.push(if self.consents(target, &request.requester).await? {
+                    let none = UserKeyPackageStatus::NoConsent;
+                    self.hand_out(target, &wanted, none, &mut change).await?
+                } else {
+                    nothing(target, UserKeyPackageStatus::NoConsent)
+                });
+            }
+            Ok((change, users))
+        };
+        Ok(response(self.commit_decided(decide).await?))
     }
 
+    /// `/connection_key_packages`.
+    pub(crate) async fn connection_key_packages(
+        &self,
+        claimed: Claimed<ConnectionKeyPackageRequest>,
+    ) -> Result<KeyPackageResponse, Refusal> {
+        let request = self
+            .authenticate_provider(Endpoint::ConnectionKeyPackages, claimed, Repeats::Refused)
+            .await?
+            .into_request();
+        if request.requester.provider() != request.sender {
+            return Err(Refusal::Unauthenticated(
+                "the requester is of another provider",
+            ));
+        }
+        let target = &request.target;
+        if target.provider() != *self.name() {
+            return Err(violation("the target is of another provider"));
+        }
+        let wanted = Wanted {
+            for_connections: true,
+            clients: &[],
+            cipher_suites: numbers(&request.cipher_suites),
+        };
+        let _turn = self.turns().take([target.clone()].into()).await;
+        let decide = async || {
+            // Who is blocked, and who is not there, look the same.
+            let none = UserKeyPackageStatus::NothingCompatible;
+            let mut change = Change::default();
+            let user = if self.is_blocked(target, &request.requester).await? {
+                nothing(target, none)
+            } else {
+                self.hand_out(target, &wanted, none, &mut change).await?
+            };
+            Ok((change, vec![user]))
+        };
+        Ok(response(self.commit_decided(decide).await?))
+    }
+
+    /// One KeyPackage of each client of a user; `none` where there is no such user.
     async fn hand_out(
         &self,
-        request: &GroupKeyPackageRequest,
-    ) -> Result<(Change, Vec<UserKeyPackages>), Refusal> {
-        let mut change = Change::default();
-        let mut users = Vec::new();
-        for target in &request.targets {
-            users.push(self.user_key_packages(target, request, &mut change).await?);
-        }
-        Ok((change, users))
-    }
-
-    async fn user_key_packages(
-        &self,
-        target: &UserId,
-        request: &GroupKeyPackageRequest,
+        user: &UserId,
+        wanted: &Wanted<'_>,
+        none: UserKeyPackageStatus,
         change: &mut Change,
     ) -> Result<UserKeyPackages, Refusal> {
-        let user = target.clone();
-        let clients = self.store().clients(target).await?;
-        if clients.is_empty() || !self.consents(target, &request.requester).await? {
-            let status = UserKeyPackageStatus::NoConsent;
-            return Ok(UserKeyPackages {
-                user,
-                status,
-                clients: List::empty(),
-            });
+        let clients = self.store().clients(user).await?;
+        if clients.is_empty() {
+            return Ok(nothing(user, none));
         }
         let mut key_packages = Vec::new();
         for client in clients {
-            if request.clients.is_empty() || request.clients.contains(&client) {
-                let status = self.client_key_package(&client, request, change).await?;
+            if wanted.clients.is_empty() || wanted.clients.contains(&client) {
+                let status = self.hand_out_one(&client, wanted, change).await?;
                 key_packages.push(ClientKeyPackage { client, status });
             }
         }
@@ -146,47 +296,110 @@ impl Node {
             _ => UserKeyPackageStatus::Partial,
         };
         let too_many = |_| Refusal::LimitExceeded("this user has too many clients");
-        let clients = List::new(key_packages).map_err(too_many)?;
         Ok(UserKeyPackages {
-            user,
+            user: user.clone(),
             status,
-            clients,
+            clients: List::new(key_packages).map_err(too_many)?,
         })
     }
 
-    async fn client_key_package(
+    async fn hand_out_one(
         &self,
         client: &ClientId,
-        request: &GroupKeyPackageRequest,
+        wanted: &Wanted<'_>,
         change: &mut Change,
     ) -> Result<ClientKeyPackageStatus, Refusal> {
-        let suites: Vec<u16> = request.cipher_suites.iter().map(|suite| suite.0).collect();
-        let now = self.now_ms();
-        let Some(found) = self.store().next_key_package(client, &suites, now).await? else {
-            let left = self.store().count_key_packages(client, now).await?;
-            return Ok(match left {
-                0 => ClientKeyPackageStatus::Exhausted,
-                _ => ClientKeyPackageStatus::NothingCompatible,
-            });
-        };
-        if !found.last_resort
-            && change
-                .expect
-                .iter()
-                .any(|e| *e == Expect::KeyPackage(found.reference.clone()))
-        {
-            return Err(Refusal::PolicyViolation(
-                "a target is named twice".to_owned(),
-            ));
-        }
-        if !found.last_resort {
+        let (store, now) = (self.store(), self.now_ms());
+        let pool = pool_of(client, wanted.for_connections);
+        let state = store.key_packages(&pool, now).await?;
+        let found = store
+            .next_key_package(&pool, &wanted.cipher_suites, now)
+            .await?;
+        let taken = found.as_ref().filter(|found| !found.last_resort);
+        let left = state.left.saturating_sub(u64::from(taken.is_some()));
+        change.expect.push(Expect::Client(client.clone()));
+        change.expect.push(Expect::KeyPackagesLeft {
+            pool: pool.clone(),
+            now,
+            left: state.left,
+        });
+        if let Some(taken) = taken {
+            let reference = &taken.reference;
+            change.expect.push(Expect::KeyPackage(reference.clone()));
             change
-                .expect
-                .push(Expect::KeyPackage(found.reference.clone()));
-            change.writes.push(Write::RemoveKeyPackage(found.reference));
+                .writes
+                .push(Write::RemoveKeyPackage(reference.clone()));
         }
-        let key_package = KeyPackageBytes::new(found.bytes)
-            .map_err(|_| Refusal::LimitExceeded("a KeyPackage is too long"))?;
-        Ok(ClientKeyPackageStatus::Success { key_package })
+        if left <= self.limits().low_key_packages && !state.told_low {
+            let low = KeyPackagesLow {
+                for_connections: match wanted.for_connections {
+                    true => Boolean::True,
+                    false => Boolean::False,
+                },
+                left: u32::try_from(left).unwrap_or(u32::MAX),
+            };
+            let told = self.notice(client, &QueueItemPayload::KeyPackagesLow(low));
+            change.writes.push(Write::ToldLow { pool, told: true });
+            change.writes.extend(told);
+        }
+        match found {
+            Some(found) => {
+                let key_package = KeyPackageBytes::new(found.bytes)
+                    .map_err(|_| Refusal::LimitExceeded("a KeyPackage is too long"))?;
+                Ok(ClientKeyPackageStatus::Success { key_package })
+            }
+            None if state.all() == 0 => Ok(ClientKeyPackageStatus::Exhausted),
+            None => Ok(ClientKeyPackageStatus::NothingCompatible),
+        }
+    }
+}
+
+fn pool_of(client: &ClientId, for_connections: bool) -> Pool {
+    Pool {
+        client_id: client.clone(),
+        for_connections,
+    }
+}
+
+fn numbers(suites: &[CipherSuite]) -> Vec<u16> {
+    suites.iter().map(|suite| suite.0).collect()
+}
+
+/// An answer without clients.
+fn nothing(user: &UserId, status: UserKeyPackageStatus) -> UserKeyPackages {
+    UserKeyPackages {
+        user: user.clone(),
+        status,
+        clients: List::empty(),
+    }
+}
+
+fn response(users: Vec<UserKeyPackages>) -> KeyPackageResponse {
+    KeyPackageResponse {
+        version: DsProtocolVersion::MOH1,
+        users: List::new(users).expect("as many as targets"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_had_a_turn_takes_no_room() {
+        let turns = Turns::default();
+        let user = |name| {
+            format!("mimi://a.example/u/{name}")
+                .parse::<UserId>()
+                .unwrap()
+        };
+        let first = turns.take([user("alice"), user("bob")].into()).await;
+        let second = turns.take([user("bob")].into());
+        tokio::pin!(second);
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        drop(first);
+        assert_eq!(turns.users().len(), 1, "bob is waited for");
+        drop(second.await);
+        assert_eq!(turns.users().len(), 0);
     }
 }

@@ -17,6 +17,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::clock::{DAY_MS, Environment, Random};
 use crate::crypto::sha256;
+use crate::invitation::{self, Invitation};
 
 /// How long a published key counts before and after now, as other providers are told.
 const KEY_LIFE_BEFORE_MS: u64 = 150 * DAY_MS;
@@ -157,6 +158,7 @@ pub struct Keys {
     group_p256: Vec<EcdsaKeyPair>,
     queue: LessSafeKey,
     group_id: hmac::Key,
+    invitation: hmac::Key,
 }
 
 impl Keys {
@@ -196,6 +198,7 @@ impl Keys {
                 .map(|key| p256(key, "group_key_p256"))
                 .collect::<Result<_, _>>()?,
             queue: LessSafeKey::new(queue.ok_or_else(invalid("queue_key"))?),
+            invitation: invitation::key(&group_id),
             group_id: hmac::Key::new(hmac::HMAC_SHA256, &group_id),
         })
     }
@@ -315,6 +318,17 @@ impl Keys {
         };
         let expected = hmac::sign(&self.group_id, random);
         aws_lc_rs::constant_time::verify_slices_are_equal(&expected.as_ref()[..16], mark).is_ok()
+    }
+
+    /// A new invitation, good until `not_after`, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn invite(&self, random: &dyn Random, not_after: u64) -> String {
+        invitation::issue(&self.invitation, random, not_after)
+    }
+
+    /// What a code says that was issued here.
+    pub(crate) fn invitation(&self, code: &[u8]) -> Option<Invitation> {
+        invitation::read(&self.invitation, code)
     }
 
     /// Where a client's queue is, for others to hold and nobody but us to read; different at

@@ -16,7 +16,7 @@
 //!    say to them ourselves.
 //!
 //! Beside it stand [`federation`] (where other providers are, and their keys), [`keys`] (our
-//! own), `accounts`, `key_packages`, `connections`, [`limits`], [`clock`], [`observe`] and
+//! own), `accounts`, `invitation`, `key_packages`, `connections`, [`limits`], [`clock`], [`observe`] and
 //! [`error`]. [`node`] holds it all together.
 
 pub mod http;
@@ -44,6 +44,7 @@ mod queue;
 
 mod accounts;
 mod connections;
+mod invitation;
 mod key_packages;
 mod notice;
 

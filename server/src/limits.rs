@@ -20,6 +20,8 @@ pub struct Limits {
     pub max_clients_per_user: u32,
     /// KeyPackages that are kept for a client.
     pub max_key_packages_per_client: u64,
+    /// With so few KeyPackages left to hand out, a client is told to upload more.
+    pub low_key_packages: u64,
     /// Groups that are kept in memory, decoded, in bytes (an estimate).
     pub max_cached_groups_bytes: u64,
     /// Connections at once.
@@ -46,6 +48,7 @@ impl Default for Limits {
             max_tree_bytes: 16 << 20,
             max_clients_per_user: 32,
             max_key_packages_per_client: 1_000,
+            low_key_packages: 20,
             max_cached_groups_bytes: 256 << 20,
             max_connections: 10_000,
             tls_handshake_ms: 10_000,

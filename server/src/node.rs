@@ -12,10 +12,12 @@ use tokio_util::task::TaskTracker;
 use crate::authenticate::Nonces;
 use crate::change::{Change, Write};
 use crate::clock::{DAY_MS, Environment, Random};
+use crate::config::Registration;
 use crate::deliver::Written;
 use crate::error::Refusal;
 use crate::federation::{Federation, Transport};
 use crate::groups::Groups;
+use crate::key_packages::Turns;
 use crate::keys::Keys;
 use crate::limits::Limits;
 use crate::observe::Observer;
@@ -38,8 +40,8 @@ pub struct Parts {
     pub keys: Keys,
     /// What it takes.
     pub limits: Limits,
-    /// Whether everybody may become a user.
-    pub open_registration: bool,
+    /// Who may become a user.
+    pub registration: Registration,
     /// Time and randomness.
     pub environment: Environment,
     /// What is durable.
@@ -59,7 +61,7 @@ struct Inner {
     ds_domain: String,
     keys: Keys,
     limits: Limits,
-    open_registration: bool,
+    registration: Registration,
     environment: Environment,
     store: Arc<dyn Store>,
     federation: Federation,
@@ -69,6 +71,7 @@ struct Inner {
     outbox: Outbox,
     written: Written,
     nonces: Nonces,
+    turns: Turns,
     /// A group is due to be looked after.
     due: Notify,
     tasks: TaskTracker,
@@ -88,7 +91,7 @@ impl Node {
             ds_domain: parts.ds_domain,
             keys: parts.keys,
             groups: Groups::new(parts.limits.max_cached_groups_bytes),
-            open_registration: parts.open_registration,
+            registration: parts.registration,
             federation: Federation::new(
                 parts.transport,
                 parts.environment.clone(),
@@ -102,6 +105,7 @@ impl Node {
             outbox: Outbox::default(),
             written: Written::new(),
             nonces: Nonces::new(started_at),
+            turns: Turns::default(),
             due: Notify::new(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -208,6 +212,10 @@ impl Node {
                 Write::Outbox(delivery) if !destinations.contains(&delivery.destination) => {
                     destinations.push(delivery.destination.clone());
                 }
+                // Who is gone waits no longer.
+                Write::DeleteClient { client_id, .. } => {
+                    audiences.push([Some(client_id.clone())].into());
+                }
                 _ => {}
             }
         }
@@ -260,8 +268,8 @@ impl Node {
         &self.0.limits
     }
 
-    pub(crate) fn registration_is_open(&self) -> bool {
-        self.0.open_registration
+    pub(crate) fn registration(&self) -> Registration {
+        self.0.registration
     }
     pub(crate) fn observer(&self) -> &dyn Observer {
         &*self.0.observer
@@ -301,6 +309,9 @@ impl Node {
     }
     pub(crate) fn nonces(&self) -> &Nonces {
         &self.0.nonces
+    }
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.0.turns
     }
     pub(crate) fn due(&self) -> &Notify {
         &self.0.due

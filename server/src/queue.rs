@@ -137,7 +137,8 @@ impl Node {
     /// at most as long as the limit says.
     ///
     /// # Errors
-    /// `policy_violation` for a cursor that is none; `unavailable`.
+    /// `policy_violation` for a cursor that is none; `unauthenticated` when the client is deleted
+    /// meanwhile; `unavailable`.
     pub async fn read_queue(
         &self,
         client: &ClientId,
@@ -159,6 +160,10 @@ impl Node {
                 .store()
                 .queue(client, after, MAX_ITEMS, MAX_BYTES)
                 .await?;
+            // It may have been deleted while it waited.
+            if self.store().is_deleted(client).await? {
+                return Err(Refusal::Unauthenticated("no such client, or key"));
+            }
             let stopping = self.stopping();
             if !rows.is_empty() || wait == 0 || stopping.is_cancelled() {
                 let items = rows.into_iter().map(item).collect::<Result<Vec<_>, _>>()?;

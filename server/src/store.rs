@@ -16,9 +16,13 @@ mod embedded;
 pub use embedded::{Embedded, EmbeddedOptions, Observer, WriterEvent};
 
 use async_trait::async_trait;
-use moh_messages::{AudienceDigest, ClientId, DeliveryId, GroupId, ProviderName, UserId};
+use moh_messages::{
+    AudienceDigest, ClientId, DeliveryId, GroupId, KeyPackageRef, ProviderName, UserId,
+};
 
-use crate::change::{Answer, Change, Client, KeyPackage, OutboxDelivery, Version};
+use crate::change::{
+    Answer, Change, Client, InvitationId, KeyPackage, OutboxDelivery, Pool, PoolState, Version,
+};
 
 /// The store cannot be read or written; nothing is known of what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -141,17 +145,30 @@ pub trait Store: Send + Sync + 'static {
     /// The clients of a user of our own, by name.
     async fn clients(&self, user: &UserId) -> Result<Vec<ClientId>, StoreError>;
 
-    /// A KeyPackage of a client with one of these ciphersuites that has not expired at `now`,
+    /// Whether a client, or its user, was deleted.
+    async fn is_deleted(&self, client_id: &ClientId) -> Result<bool, StoreError>;
+
+    /// Whether somebody became a user by an invitation.
+    async fn invitation_is_used(&self, invitation: &InvitationId) -> Result<bool, StoreError>;
+
+    /// A KeyPackage of a pool with one of these ciphersuites that has not expired at `now`,
     /// the ones that are not a last resort and are the oldest first.
     async fn next_key_package(
         &self,
-        client_id: &ClientId,
+        pool: &Pool,
         cipher_suites: &[u16],
         now: u64,
     ) -> Result<Option<KeyPackage>, StoreError>;
 
-    /// How many KeyPackages, last resort included, a client has that have not expired at `now`.
-    async fn count_key_packages(&self, client_id: &ClientId, now: u64) -> Result<u64, StoreError>;
+    /// What is in a pool and has not expired at `now`.
+    async fn key_packages(&self, pool: &Pool, now: u64) -> Result<PoolState, StoreError>;
+
+    /// Those of some KeyPackages that were written before, and whether each can still be handed
+    /// out.
+    async fn known_key_packages(
+        &self,
+        references: &[KeyPackageRef],
+    ) -> Result<Vec<(KeyPackageRef, bool)>, StoreError>;
 
     /// Whether `user` lets `peer` fetch their KeyPackages.
     async fn consent(&self, user: &UserId, peer: &UserId) -> Result<bool, StoreError>;
@@ -170,7 +187,8 @@ pub trait Store: Send + Sync + 'static {
     async fn acknowledged(&self, client_id: &ClientId) -> Result<u64, StoreError>;
 
     /// Forgets what nobody needs any more: messages that all members of their audience have
-    /// acknowledged, and messages and delivery results from before `before`; audiences without
-    /// messages stay as long as a sender may name them.
+    /// acknowledged; messages and delivery results from before `before`, KeyPackages and
+    /// invitations that have expired by then; audiences without messages stay as long as a sender
+    /// may name them.
     async fn sweep(&self, before: u64) -> Result<(), StoreError>;
 }

@@ -228,7 +228,14 @@ impl Device {
         self.read_after(self.cursor.clone(), wait_ms).await
     }
 
+    /// What was delivered to the queue after a cursor.
     pub(crate) async fn read_after(&self, cursor: Cursor, wait_ms: u32) -> Vec<QueueItem> {
+        let mut items = self.read_all_after(cursor, wait_ms).await;
+        items.retain(is_delivered);
+        items
+    }
+
+    async fn read_all_after(&self, cursor: Cursor, wait_ms: u32) -> Vec<QueueItem> {
         let read = ClientRequestBody::ReadQueue(ReadQueue { cursor, wait_ms });
         match self.call(read).await {
             ClientResponseBody::Queue { items } => items.into_vec(),
@@ -243,11 +250,11 @@ impl Device {
         while items.len() < count {
             let found = items.len();
             assert!(Instant::now() < deadline, "{found} of {count} items came");
-            let read = self.read(1000).await;
+            let read = self.read_all_after(self.cursor.clone(), 1000).await;
             if let Some(last) = read.last() {
                 self.cursor = last.cursor.clone();
             }
-            items.extend(read);
+            items.extend(read.into_iter().filter(is_delivered));
         }
         items
     }
@@ -283,6 +290,12 @@ fn client_request(
     };
     request.signature = sign(signer, label::CLIENT_REQUEST, &request.to_be_signed());
     request
+}
+
+/// Whether it is more than a notice by the own provider.
+fn is_delivered(item: &QueueItem) -> bool {
+    use QueueItemPayload::{ConnectionRequest, MlsMessage};
+    matches!(item.payload, MlsMessage(_) | ConnectionRequest(_))
 }
 
 /// The bytes of a message in a queue.

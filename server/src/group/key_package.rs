@@ -80,6 +80,7 @@ pub fn check_key_package(
         reference: KeyPackageRef::new(reference.as_slice()).map_err(invalid)?,
         client_id: client.clone(),
         cipher_suite: suite.0,
+        for_connections: leaf::is_for_connections(node),
         last_resort: key_package.last_resort(),
         expires_at: attested_until.min(life.not_after().saturating_mul(1000)),
         bytes: bytes.to_vec(),

@@ -34,6 +34,12 @@ pub(super) fn queue_config(node: &LeafNode) -> Option<QueueConfig> {
     content(node, extension_type::QUEUE_CONFIG)
 }
 
+/// Whether a leaf may enter connection groups alone.
+pub(super) fn is_for_connections(node: &LeafNode) -> bool {
+    let extension = extension_type::CONNECTION_KEY_PACKAGE;
+    node.extensions().unknown(extension).is_some()
+}
+
 /// The last millisecond at which a leaf may enter a tree, as its attestation says.
 pub(super) fn attested_until(node: &LeafNode) -> Option<u64> {
     content::<Attestation>(node, extension_type::ATTESTATION).map(|a| a.not_after)

@@ -9,6 +9,7 @@
 
 mod changes;
 mod groups;
+mod key_packages;
 mod model;
 mod outbox;
 mod queues;
@@ -17,6 +18,7 @@ mod users;
 
 pub(crate) use changes::*;
 pub(crate) use groups::*;
+pub(crate) use key_packages::*;
 pub(crate) use model::*;
 pub(crate) use outbox::*;
 pub(crate) use queues::*;
@@ -30,7 +32,9 @@ use moh_messages::{
     SignatureScheme, UserId,
 };
 
-use crate::change::{Answer, Change, Client, Expect, KeyPackage, OutboxDelivery, Whose, Write};
+use crate::change::{
+    Answer, Change, Client, Expect, KeyPackage, OutboxDelivery, Pool, PoolState, Whose, Write,
+};
 use crate::store::{CommitError, QueueRow, Store};
 
 /// Data of a store, empty at first.
@@ -73,7 +77,13 @@ macro_rules! conformance_tests {
             the_outbox_is_in_order_for_each_destination,
             recipients_stay_while_deliveries_wait,
             clients_and_their_users,
+            who_is_deleted_is_gone_for_good,
+            an_invitation_is_used_once,
             key_packages_in_the_order_of_use,
+            pools_are_apart,
+            key_packages_are_known_until_they_expire,
+            key_packages_that_are_not_kept_go,
+            a_pool_is_told_to_be_low_once,
             key_packages_far_in_the_future,
             consent_is_given_and_taken_back,
             random_changes_do_what_a_simple_model_does,
@@ -185,10 +195,32 @@ pub(crate) fn key_package(
         reference: KeyPackageRef::new([number; 32]).unwrap(),
         client_id: client("alice"),
         cipher_suite: suite,
+        for_connections: false,
         last_resort,
         expires_at,
         bytes: vec![number; 100],
     }
+}
+
+pub(crate) fn pool(name: &str) -> Pool {
+    Pool {
+        client_id: client(name),
+        for_connections: false,
+    }
+}
+
+/// How many KeyPackages of alice can be handed out, of either pool, the last resort included.
+pub(crate) async fn count_key_packages(store: &dyn Store, now: u64) -> u64 {
+    let mut all = 0;
+    for for_connections in [false, true] {
+        let client_id = client("alice");
+        let pool = Pool {
+            client_id,
+            for_connections,
+        };
+        all += store.key_packages(&pool, now).await.unwrap().all();
+    }
+    all
 }
 
 pub(crate) fn an_answer(epoch: u64) -> Answer {

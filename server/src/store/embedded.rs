@@ -8,7 +8,9 @@
 //! A message is stored once for its audience. A client's queue is not stored at all: it is
 //! what its audiences hold beyond its cursor (see `reads::queue`).
 
+mod accounts;
 mod apply;
+mod key_packages;
 mod queue;
 mod reads;
 mod schema;
@@ -24,13 +26,15 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use moh_messages::{AudienceDigest, ClientId, DeliveryId, GroupId, ProviderName, UserId};
+use moh_messages::{
+    AudienceDigest, ClientId, DeliveryId, GroupId, KeyPackageRef, ProviderName, UserId,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use self::reads::Readers;
 use self::writer::{Job, Writer};
 use super::{CommitError, OutboxRow, QueueRow, Store, StoreError, StoredGroup};
-use crate::change::{Answer, Change, Client, KeyPackage, Version};
+use crate::change::{Answer, Change, Client, InvitationId, KeyPackage, Pool, PoolState, Version};
 
 /// What the writer is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -234,31 +238,57 @@ impl Store for Embedded {
     async fn client(&self, client_id: &ClientId) -> Result<Option<Client>, StoreError> {
         let client_id = client_id.clone();
         self.readers
-            .read(move |c| reads::client(c, &client_id))
+            .read(move |c| accounts::client(c, &client_id))
             .await
     }
 
     async fn clients(&self, user: &UserId) -> Result<Vec<ClientId>, StoreError> {
         let user = user.clone();
-        self.readers.read(move |c| reads::clients(c, &user)).await
+        self.readers
+            .read(move |c| accounts::clients(c, &user))
+            .await
+    }
+
+    async fn is_deleted(&self, client_id: &ClientId) -> Result<bool, StoreError> {
+        let client_id = client_id.clone();
+        self.readers
+            .read(move |c| accounts::is_deleted(c, &client_id))
+            .await
+    }
+
+    async fn invitation_is_used(&self, invitation: &InvitationId) -> Result<bool, StoreError> {
+        let invitation = *invitation;
+        self.readers
+            .read(move |c| accounts::invitation_is_used(c, &invitation))
+            .await
     }
 
     async fn next_key_package(
         &self,
-        client_id: &ClientId,
+        pool: &Pool,
         cipher_suites: &[u16],
         now: u64,
     ) -> Result<Option<KeyPackage>, StoreError> {
-        let (client_id, cipher_suites) = (client_id.clone(), cipher_suites.to_vec());
+        let (pool, cipher_suites) = (pool.clone(), cipher_suites.to_vec());
         self.readers
-            .read(move |c| reads::next_key_package(c, &client_id, &cipher_suites, now))
+            .read(move |c| key_packages::next(c, &pool, &cipher_suites, now))
             .await
     }
 
-    async fn count_key_packages(&self, client_id: &ClientId, now: u64) -> Result<u64, StoreError> {
-        let client_id = client_id.clone();
+    async fn key_packages(&self, pool: &Pool, now: u64) -> Result<PoolState, StoreError> {
+        let pool = pool.clone();
         self.readers
-            .read(move |c| reads::count_key_packages(c, &client_id, now))
+            .read(move |c| key_packages::state(c, &pool, now))
+            .await
+    }
+
+    async fn known_key_packages(
+        &self,
+        references: &[KeyPackageRef],
+    ) -> Result<Vec<(KeyPackageRef, bool)>, StoreError> {
+        let references = references.to_vec();
+        self.readers
+            .read(move |c| key_packages::known(c, &references))
             .await
     }
 

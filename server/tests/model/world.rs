@@ -13,6 +13,7 @@ use moh_messages::{
     Endpoint, GroupId, Message, Opaque, ProviderName, UserId, WELL_KNOWN_PATH,
 };
 use moh_server::clock::{Clock, SystemClock};
+use moh_server::config::Registration;
 use moh_server::federation::{PeerRequest, PeerResponse, Transport, Unreachable};
 use moh_server::group::Group;
 use moh_server::observe::Unobserved;
@@ -192,7 +193,7 @@ impl World {
                 keys: Keys::new(name.clone(), &provider.secret).unwrap(),
                 name: name.clone(),
                 limits,
-                open_registration: true,
+                registration: Registration::Open,
                 environment: self.environment.clone(),
                 store: provider.store.clone(),
                 transport: self.wires.clone(),

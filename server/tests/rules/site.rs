@@ -11,6 +11,7 @@ use moh_messages::{
     ExternalSender, GroupId, GroupType, Message, QueuePayload, Rbac, Recipients, RequestGroupId,
 };
 use moh_server::change::OutboxDelivery;
+use moh_server::config::Registration;
 use moh_server::group::Group;
 use moh_server::observe::Unobserved;
 use moh_server::store::{Embedded, EmbeddedOptions, Store as _};
@@ -407,7 +408,7 @@ fn parts(
         ds_domain: "a.example".to_owned(),
         keys: Keys::new("a.example".parse().unwrap(), secret).unwrap(),
         limits: limits.clone(),
-        open_registration: true,
+        registration: Registration::Open,
         environment: environment.clone(),
         store: store.clone(),
         transport: peers.clone(),

@@ -7,6 +7,7 @@ use moh_messages::{
     CipherSuite, ClientKeyPackageStatus, DsProtocolVersion, Endpoint, GroupKeyPackageRequest,
     KeyPackageResponse, List, Message, Opaque, ProviderAuth, UserId, UserKeyPackageStatus,
 };
+use moh_server::change::Pool;
 use moh_server::group::Group;
 use moh_server::store::Store;
 use moh_server::{Environment, Limits};
@@ -78,9 +79,13 @@ async fn key_packages_are_handed_out_once() {
         1,
         "the last resort is the only one that comes twice"
     );
+    let pool = Pool {
+        client_id: bob.client_id().clone(),
+        for_connections: false,
+    };
     let left = world.provider("b.example").store();
-    let left = left.count_key_packages(bob.client_id(), Environment::system().now_ms());
-    assert_eq!(left.await.unwrap(), 1);
+    let left = left.key_packages(&pool, Environment::system().now_ms());
+    assert_eq!(left.await.unwrap().all(), 1);
     world.end().await;
 }
 

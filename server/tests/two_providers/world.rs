@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use moh_client::{Client, ClientId, ConnectOptions, NewDevice, ProviderName, UserId};
+use moh_server::config::Registration;
 use moh_server::federation::{HttpsOptions, HttpsTransport, Override};
 use moh_server::http::{Listener, tls_config};
 use moh_server::observe::{Observer, RequestEvent};
@@ -247,7 +248,7 @@ impl Provider {
             keys: self.keys(),
             name,
             limits: self.limits.clone(),
-            open_registration: true,
+            registration: Registration::Open,
             environment: Environment::system(),
             store: store.clone(),
             transport: self.wire.clone(),

@@ -27,10 +27,7 @@ pub(crate) async fn a_change_is_made_whole_or_not_at_all(data: &impl Data) {
         assert_eq!(store.outbox_destinations().await.unwrap(), []);
         assert_eq!(store.outbox_audience(&digest(9)).await.unwrap(), None);
         assert_eq!(store.client(&client("alice")).await.unwrap(), None);
-        assert_eq!(
-            store.count_key_packages(&client("alice"), 0).await.unwrap(),
-            0
-        );
+        assert_eq!(count_key_packages(&*store, 0).await, 0);
     };
     // The last expectation does not hold.
     let expect = vec![
@@ -54,10 +51,7 @@ pub(crate) async fn a_change_is_made_whole_or_not_at_all(data: &impl Data) {
     assert_eq!(payloads(&queue(&*store, "alice", 0).await), ["one"]);
     assert_eq!(store.outbox_destinations().await.unwrap(), [provider("b")]);
     assert!(store.client(&client("alice")).await.unwrap().is_some());
-    assert_eq!(
-        store.count_key_packages(&client("alice"), 0).await.unwrap(),
-        1
-    );
+    assert_eq!(count_key_packages(&*store, 0).await, 1);
 }
 
 fn what_is_expected_later() -> Vec<Write> {
@@ -79,29 +73,44 @@ fn what_is_expected_later() -> Vec<Write> {
             result: vec![0],
             received_at: 1,
         },
+        Write::UseInvitation {
+            invitation: [1; 12],
+            expires_at: 100,
+        },
     ]
 }
 
 pub(crate) async fn each_expectation_can_hold_or_not(data: &impl Data) {
     let store = data.open();
     let reference = key_package(1, 1, false, 100).reference;
+    let left = |now, left| Expect::KeyPackagesLeft {
+        pool: pool("alice"),
+        now,
+        left,
+    };
     // What holds of a store with nothing in it, and what then holds instead.
     let at_first = [
         Expect::Group(group_id("g"), None),
         Expect::NoClient(client("alice")),
         Expect::ClientCount(user("alice"), 0),
+        Expect::UnusedInvitation([1; 12]),
+        left(0, 0),
         Expect::NewMessage(group_id("g"), [1; 32]),
         Expect::NewDelivery(provider("a"), delivery_id(1)),
     ];
     let later = [
         Expect::Group(group_id("g"), Some(0)),
         Expect::ClientCount(user("alice"), 1),
+        Expect::Client(client("alice")),
+        left(99, 1),
         Expect::KeyPackage(reference.clone()),
     ];
     let never = [
         Expect::Group(group_id("g"), Some(1)),
         Expect::Group(group_id("g"), Some(u64::MAX)),
         Expect::ClientCount(user("alice"), 2),
+        Expect::Client(client("bob")),
+        left(0, 2),
     ];
     let holds = async |expect: &Expect| match store
         .commit(change(vec![expect.clone()], Vec::new()))
@@ -125,6 +134,8 @@ pub(crate) async fn each_expectation_can_hold_or_not(data: &impl Data) {
     for expect in at_first.iter().chain(&never) {
         assert!(!holds(expect).await, "{expect:?}");
     }
+    assert!(holds(&left(100, 0)).await);
+    assert!(holds(&Expect::UnusedInvitation([2; 12])).await);
     assert!(holds(&Expect::NewDelivery(provider("b"), delivery_id(1))).await);
     assert!(holds(&Expect::NewMessage(group_id("h"), [1; 32])).await);
     store

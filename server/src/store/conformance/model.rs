@@ -37,6 +37,8 @@ impl Dice {
 }
 
 const NAMES: [&str; 4] = ["alice", "bob", "carol", "dave"];
+/// As many different KeyPackages there are.
+const KEY_PACKAGES: u8 = 200;
 const GROUPS: [&str; 6] = ["g", "h", "i", "j", "k", "l"];
 
 #[derive(Clone, Default)]
@@ -53,6 +55,7 @@ struct Model {
     delivered: BTreeMap<u8, u64>,
     outbox: Vec<(bool, String)>,
     key_packages: Vec<(u8, u16, bool)>,
+    known_key_packages: BTreeSet<u8>,
     consents: BTreeSet<(&'static str, &'static str)>,
     /// The number in the newest payload.
     counter: u64,
@@ -125,6 +128,7 @@ impl Plan {
             self.change.expect.push(expect);
         }
         if dice.one_in(4) {
+            let number = dice.small(KEY_PACKAGES);
             self.holds &= model.key_packages.iter().any(|(n, _, _)| *n == number);
             let reference = key_package(number, 1, false, 0).reference;
             self.change.expect.push(Expect::KeyPackage(reference));
@@ -258,8 +262,11 @@ impl Plan {
     }
 
     fn key_package(&mut self, dice: &mut Dice) {
-        let (number, suite, last_resort) =
-            (dice.small(20), 1 + u16::from(dice.small(3)), dice.one_in(4));
+        let (number, suite, last_resort) = (
+            dice.small(KEY_PACKAGES),
+            1 + u16::from(dice.small(3)),
+            dice.one_in(4),
+        );
         let there = |(n, _, _): &(u8, u16, bool)| *n == number;
         if dice.one_in(3) {
             let reference = key_package(number, 1, false, 0).reference;
@@ -269,10 +276,10 @@ impl Plan {
         }
         let package = key_package(number, suite, last_resort, 1 << 40);
         self.change.writes.push(Write::KeyPackage(package));
-        if !self.then.key_packages.iter().any(there) {
-            let package = (number, suite, last_resort);
-            self.then.key_packages.push(package);
-        }
+        // Never twice, not even when it is gone.
+        self.holds &= self.then.known_key_packages.insert(number);
+        let package = (number, suite, last_resort);
+        self.then.key_packages.push(package);
     }
 
     fn rest(&mut self, dice: &mut Dice) {
@@ -394,7 +401,7 @@ async fn compare(store: &dyn Store, model: &Model, known: &mut Known) {
     }
     for suites in [&[1][..], &[2], &[3], &[1, 3]] {
         let found = store
-            .next_key_package(&client("alice"), suites, 0)
+            .next_key_package(&pool("alice"), suites, 0)
             .await
             .unwrap();
         let fits = model

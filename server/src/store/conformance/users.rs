@@ -1,4 +1,4 @@
-//! The provider's own users: clients, KeyPackages, consent.
+//! The provider's own users: clients, invitations, consent.
 
 use super::*;
 
@@ -53,78 +53,97 @@ pub(crate) async fn clients_and_their_users(data: &impl Data) {
     assert_eq!(store.clients(&user("alice")).await.unwrap().len(), 3);
 }
 
-pub(crate) async fn key_packages_in_the_order_of_use(data: &impl Data) {
-    let store = data.open();
-    let next = async |suites: &[u16], now| {
-        let found = store.next_key_package(&client("alice"), suites, now).await;
-        found
-            .unwrap()
-            .map(|package| package.reference.as_slice()[0])
+pub(crate) async fn who_is_deleted_is_gone_for_good(data: &impl Data) {
+    let mut store = data.open();
+    let second = ClientId::new(&user("alice"), "desk").unwrap();
+    let register = |client_id: &ClientId| Write::Client {
+        client_id: client_id.clone(),
+        client: known_client("k"),
     };
-    let count = async |now| {
-        let count = store.count_key_packages(&client("alice"), now).await;
-        count.unwrap()
+    let delete = |client_id: &ClientId| Write::DeleteClient {
+        client_id: client_id.clone(),
+        at: 7,
     };
-    assert_eq!(next(&[1], 0).await, None);
-    let packages = [
-        key_package(9, 1, true, 100),
-        key_package(8, 1, false, 50),
-        key_package(3, 2, false, 100),
-        key_package(4, 1, false, 100),
-        key_package(2, 2, true, 100),
-    ];
-    for package in &packages {
-        write(&*store, vec![Write::KeyPackage(package.clone())]).await;
+    let may_be_new = async |store: &dyn Store, client_id: &ClientId| {
+        let expect = vec![Expect::NoClient(client_id.clone())];
+        store.commit(change(expect, Vec::new())).await.is_ok()
+    };
+    let phone = client("alice");
+    write(&*store, vec![register(&phone), register(&second)]).await;
+    write(
+        &*store,
+        vec![
+            Write::KeyPackage(key_package(1, 1, false, 100)),
+            Write::ToldLow {
+                pool: pool("alice"),
+                told: true,
+            },
+        ],
+    )
+    .await;
+    write(&*store, vec![delete(&phone)]).await;
+    // Once.
+    conflicts(&*store, Vec::new(), vec![delete(&phone)]).await;
+    conflicts(&*store, Vec::new(), vec![delete(&client("bob"))]).await;
+    let clients = store.clients(&user("alice")).await.unwrap();
+    assert_eq!(clients, std::slice::from_ref(&second));
+    assert_eq!(store.client(&phone).await.unwrap(), None);
+    let pool = store.key_packages(&pool("alice"), 0).await.unwrap();
+    assert_eq!(pool, PoolState::default());
+    assert!(store.is_deleted(&phone).await.unwrap());
+    assert!(!store.is_deleted(&second).await.unwrap());
+    assert!(!may_be_new(&*store, &phone).await);
+    let third = ClientId::new(&user("alice"), "third").unwrap();
+    assert!(may_be_new(&*store, &third).await);
+    // With the user, all names that it can have.
+    let gone = Write::DeleteUser {
+        user: user("alice"),
+        at: 8,
+    };
+    write(&*store, vec![delete(&second), gone]).await;
+    drop(store);
+    store = data.open();
+    for client_id in [&phone, &second, &third] {
+        assert!(store.is_deleted(client_id).await.unwrap());
+        assert!(!may_be_new(&*store, client_id).await);
     }
-    // Said again, it is no other one.
-    write(&*store, vec![Write::KeyPackage(packages[1].clone())]).await;
-    assert_eq!(count(0).await, 5);
-    assert_eq!(next(&[1], 0).await, Some(8));
-    assert_eq!(next(&[2], 0).await, Some(3));
-    assert_eq!(next(&[3, 2, 1], 0).await, Some(8));
-    assert_eq!(next(&[3], 0).await, None);
-    assert_eq!(next(&[], 0).await, None);
-    let found = store
-        .next_key_package(&client("alice"), &[2], 0)
-        .await
-        .unwrap();
-    assert_eq!(found, Some(packages[2].clone()));
-    // Expired at and after its time.
-    assert_eq!(next(&[1], 49).await, Some(8));
-    assert_eq!(next(&[1], 50).await, Some(4));
-    assert_eq!(
-        (count(49).await, count(50).await, count(100).await),
-        (5, 4, 0)
-    );
-    // Handed out, until only the last resort is left.
-    let take = |package: &KeyPackage| {
-        change(
-            vec![Expect::KeyPackage(package.reference.clone())],
-            vec![Write::RemoveKeyPackage(package.reference.clone())],
-        )
-    };
-    store.commit(take(&packages[3])).await.unwrap();
-    assert!(store.commit(take(&packages[3])).await.is_err());
-    assert_eq!(next(&[1], 50).await, Some(9));
-    assert_eq!(next(&[1, 2], 50).await, Some(3));
-    assert_eq!(next(&[1], 100).await, None);
-    assert_eq!(
-        store.count_key_packages(&client("bob"), 0).await.unwrap(),
-        0
-    );
-    // A sweep forgets what expired before.
-    store.sweep(51).await.unwrap();
-    assert_eq!(count(0).await, 3);
+    let other = ClientId::new(&user("alicia"), "phone").unwrap();
+    assert!(!store.is_deleted(&other).await.unwrap());
+    store.sweep(1 << 40).await.unwrap();
+    assert!(store.is_deleted(&phone).await.unwrap());
 }
 
-pub(crate) async fn key_packages_far_in_the_future(data: &impl Data) {
-    let store = data.open();
-    let package = key_package(1, 1, false, u64::MAX);
-    write(&*store, vec![Write::KeyPackage(package.clone())]).await;
-    let found = store
-        .next_key_package(&client("alice"), &[1], 1 << 60)
-        .await;
-    assert_eq!(found.unwrap(), Some(package));
+pub(crate) async fn an_invitation_is_used_once(data: &impl Data) {
+    let mut store = data.open();
+    let used = |number: u8| Write::UseInvitation {
+        invitation: [number; 12],
+        expires_at: 100,
+    };
+    let is_used = async |store: &dyn Store, number: u8| {
+        let is_used = store.invitation_is_used(&[number; 12]).await;
+        is_used.unwrap()
+    };
+    assert!(!is_used(&*store, 1).await);
+    let attempts: Vec<_> = (0..16)
+        .map(|_| {
+            let (store, write) = (Arc::clone(&store), used(1));
+            tokio::spawn(async move { store.commit(change(Vec::new(), vec![write])).await.is_ok() })
+        })
+        .collect();
+    let mut taken = 0;
+    for attempt in attempts {
+        taken += u32::from(attempt.await.unwrap());
+    }
+    assert_eq!(taken, 1);
+    assert!(is_used(&*store, 1).await && !is_used(&*store, 2).await);
+    drop(store);
+    store = data.open();
+    conflicts(&*store, Vec::new(), vec![used(1)]).await;
+    // It is remembered as long as it is good for anything.
+    store.sweep(100).await.unwrap();
+    assert!(is_used(&*store, 1).await);
+    store.sweep(101).await.unwrap();
+    assert!(!is_used(&*store, 1).await);
 }
 
 pub(crate) async fn consent_is_given_and_taken_back(data: &impl Data) {

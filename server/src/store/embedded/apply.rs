@@ -3,8 +3,8 @@
 use moh_messages::{AudienceDigest, ClientId, GroupId, ProviderName, UserId};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
-use super::{StoreError, bound, int, reads, time, upkeep};
-use crate::change::{Answer, Client, Expect, KeyPackage, OutboxDelivery, Whose, Write};
+use super::{StoreError, accounts, bound, int, key_packages, reads, upkeep};
+use crate::change::{Answer, Expect, OutboxDelivery, Whose, Write};
 use crate::store::CommitError;
 
 pub(super) type Made = Result<(), CommitError>;
@@ -29,20 +29,17 @@ fn holds(connection: &Connection, expect: &Expect) -> Result<bool, StoreError> {
             let group = reads::group_number(connection, group_id)?;
             Ok(group.is_some_and(|(_, version)| version == *expected))
         }
-        Expect::NoClient(client_id) => Ok(!exists(
-            "SELECT 1 FROM clients WHERE client_id = ?1",
-            params![client_id.as_str()],
-        )?),
-        Expect::ClientCount(user, count) => {
-            let clients: i64 = connection
-                .prepare_cached("SELECT count(*) FROM clients WHERE user_id = ?1")?
-                .query_row([user.as_str()], |row| row.get(0))?;
-            Ok(clients == i64::from(*count))
-        }
+        Expect::NoClient(_)
+        | Expect::Client(_)
+        | Expect::ClientCount(..)
+        | Expect::UnusedInvitation(_) => accounts::holds(connection, expect),
         Expect::KeyPackage(reference) => exists(
             "SELECT 1 FROM key_packages WHERE reference = ?1",
             params![reference.as_slice()],
         ),
+        Expect::KeyPackagesLeft { pool, now, left } => {
+            Ok(key_packages::state(connection, pool, *now)?.left == *left)
+        }
         Expect::NewMessage(group_id, message_hash) => Ok(!exists(
             "SELECT 1 FROM answers WHERE group_id = ?1 AND message_hash = ?2",
             params![group_id.as_slice(), message_hash],
@@ -96,16 +93,14 @@ pub(super) fn written(connection: &Connection, writes: &[Write]) -> Made {
                 "UPDATE outbox SET set_aside_reason = ?2 WHERE id = ?1",
                 params![bound(*id), reason],
             ),
-            Write::Client {
-                client_id,
-                client: known,
-            } => client(connection, client_id, known),
-            Write::KeyPackage(package) => key_package(connection, package),
-            Write::RemoveKeyPackage(reference) => run(
-                connection,
-                "DELETE FROM key_packages WHERE reference = ?1",
-                [reference.as_slice()],
-            ),
+            Write::Client { .. }
+            | Write::UseInvitation { .. }
+            | Write::DeleteClient { .. }
+            | Write::DeleteUser { .. } => accounts::written(connection, write),
+            Write::KeyPackage(_)
+            | Write::RemoveKeyPackage(_)
+            | Write::KeepKeyPackages { .. }
+            | Write::ToldLow { .. } => key_packages::written(connection, write),
             Write::Consent {
                 user,
                 peer,
@@ -129,7 +124,7 @@ pub(super) fn run(connection: &Connection, sql: &str, params: impl Params) -> Ma
 }
 
 /// One row, or the change has to be decided again: something is there already, or is gone.
-fn one(connection: &Connection, sql: &str, params: impl Params) -> Made {
+pub(super) fn one(connection: &Connection, sql: &str, params: impl Params) -> Made {
     match rows(connection, sql, params)? {
         1 => Ok(()),
         _ => Err(CommitError::Conflict),
@@ -382,23 +377,6 @@ fn outbox(connection: &Connection, delivery: &OutboxDelivery) -> Made {
     )
 }
 
-fn client(connection: &Connection, client_id: &ClientId, client: &Client) -> Made {
-    run(
-        connection,
-        "INSERT INTO clients (client_id, user_id, scheme, signature_key, registered_at)
-         VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT DO UPDATE SET scheme = excluded.scheme,
-             signature_key = excluded.signature_key, registered_at = excluded.registered_at",
-        params![
-            client_id.as_str(),
-            client_id.user_id().as_str(),
-            client.scheme.0,
-            client.signature_key.as_slice(),
-            int(client.registered_at)?
-        ],
-    )
-}
-
 fn consent(connection: &Connection, user: &UserId, peer: &UserId, allowed: bool) -> Made {
     let sql = if allowed {
         "INSERT INTO consents (user_id, peer) VALUES (?1, ?2) ON CONFLICT DO NOTHING"
@@ -406,21 +384,4 @@ fn consent(connection: &Connection, user: &UserId, peer: &UserId, allowed: bool)
         "DELETE FROM consents WHERE user_id = ?1 AND peer = ?2"
     };
     run(connection, sql, [user.as_str(), peer.as_str()])
-}
-
-fn key_package(connection: &Connection, package: &KeyPackage) -> Made {
-    run(
-        connection,
-        "INSERT INTO key_packages
-             (reference, client_id, cipher_suite, last_resort, expires_at, bytes)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
-        params![
-            package.reference.as_slice(),
-            package.client_id.as_str(),
-            package.cipher_suite,
-            package.last_resort,
-            time(package.expires_at),
-            package.bytes
-        ],
-    )
 }

@@ -2,17 +2,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use moh_messages::{
-    AudienceDigest, ClientId, DeliveryId, GroupId, ProviderName, SignatureScheme, UserId,
-};
+use moh_messages::{AudienceDigest, ClientId, DeliveryId, GroupId, ProviderName, UserId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
 use super::{bound, name, opaque, schema};
-use crate::change::{Answer, Client, KeyPackage, OutboxDelivery, Version, Whose};
+use crate::change::{Answer, OutboxDelivery, Version, Whose};
 use crate::store::{OutboxRow, StoreError, StoredGroup};
 
-type Found<T> = Result<Option<T>, StoreError>;
+pub(super) type Found<T> = Result<Option<T>, StoreError>;
 
 /// Connections that read, each for one read at a time.
 pub(super) struct Readers {
@@ -287,89 +285,6 @@ pub(super) fn outbox_audience(connection: &Connection, digest: &AudienceDigest) 
         .prepare_cached("SELECT recipients FROM outbox_audiences WHERE digest = ?1")?
         .query_row([digest.as_slice()], |row| row.get(0))
         .optional()?)
-}
-
-pub(super) fn client(connection: &Connection, client_id: &ClientId) -> Found<Client> {
-    let row = connection
-        .prepare_cached(
-            "SELECT scheme, signature_key, registered_at FROM clients WHERE client_id = ?1",
-        )?
-        .query_row([client_id.as_str()], |row| {
-            Ok((row.get(0)?, row.get(1)?, number(row, 2)?))
-        })
-        .optional()?;
-    row.map(|(scheme, key, registered_at)| {
-        Ok(Client {
-            scheme: SignatureScheme(scheme),
-            signature_key: opaque(key)?,
-            registered_at,
-        })
-    })
-    .transpose()
-}
-
-pub(super) fn clients(connection: &Connection, user: &UserId) -> Result<Vec<ClientId>, StoreError> {
-    connection
-        .prepare_cached("SELECT client_id FROM clients WHERE user_id = ?1 ORDER BY client_id")?
-        .query_and_then([user.as_str()], |row| name(&row.get::<_, String>(0)?))?
-        .collect()
-}
-
-pub(super) fn next_key_package(
-    connection: &Connection,
-    client_id: &ClientId,
-    cipher_suites: &[u16],
-    now: u64,
-) -> Found<KeyPackage> {
-    let mut candidates = connection.prepare_cached(
-        "SELECT number, cipher_suite FROM key_packages WHERE client_id = ?1 AND expires_at > ?2
-         ORDER BY last_resort, number",
-    )?;
-    let mut rows = candidates.query(params![client_id.as_str(), bound(now)])?;
-    let number = loop {
-        let Some(row) = rows.next()? else {
-            return Ok(None);
-        };
-        if cipher_suites.contains(&row.get(1)?) {
-            break row.get::<_, i64>(0)?;
-        }
-    };
-    let (reference, cipher_suite, last_resort, expires_at, bytes) = connection
-        .prepare_cached(
-            "SELECT reference, cipher_suite, last_resort, expires_at, bytes
-             FROM key_packages WHERE number = ?1",
-        )?
-        .query_row([number], |row| {
-            Ok((
-                row.get(0)?,
-                row.get(1)?,
-                row.get(2)?,
-                self::number(row, 3)?,
-                row.get(4)?,
-            ))
-        })?;
-    Ok(Some(KeyPackage {
-        reference: opaque(reference)?,
-        client_id: client_id.clone(),
-        cipher_suite,
-        last_resort,
-        expires_at: super::time_of(expires_at),
-        bytes,
-    }))
-}
-
-pub(super) fn count_key_packages(
-    connection: &Connection,
-    client_id: &ClientId,
-    now: u64,
-) -> Result<u64, StoreError> {
-    Ok(connection
-        .prepare_cached(
-            "SELECT count(*) FROM key_packages WHERE client_id = ?1 AND expires_at > ?2",
-        )?
-        .query_row(params![client_id.as_str(), bound(now)], |row| {
-            number(row, 0)
-        })?)
 }
 
 pub(super) fn consent(

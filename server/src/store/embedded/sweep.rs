@@ -29,13 +29,17 @@ enum Stage {
     OutboxAudiences(Vec<u8>),
 }
 
-const OLD: [&str; 3] = [
+const OLD: [&str; 5] = [
     "DELETE FROM messages WHERE sequence IN
          (SELECT sequence FROM messages WHERE received_at < ?1 LIMIT ?2)",
     "DELETE FROM delivered WHERE (sender, delivery_id) IN
          (SELECT sender, delivery_id FROM delivered WHERE received_at < ?1 LIMIT ?2)",
     "DELETE FROM key_packages WHERE number IN
          (SELECT number FROM key_packages WHERE expires_at < ?1 LIMIT ?2)",
+    "DELETE FROM known_key_packages WHERE reference IN
+         (SELECT reference FROM known_key_packages WHERE expires_at < ?1 LIMIT ?2)",
+    "DELETE FROM used_invitations WHERE invitation IN
+         (SELECT invitation FROM used_invitations WHERE expires_at < ?1 LIMIT ?2)",
 ];
 
 impl Sweep {

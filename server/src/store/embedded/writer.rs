@@ -187,6 +187,7 @@ fn weight(write: &Write) -> usize {
             entry.len() + snapshot + (entered.len() + left.len()) * ROW
         }
         Write::RemovalsDone { clients, .. } => clients.len() * ROW,
+        Write::KeepKeyPackages { only, .. } => only.len() * ROW,
         Write::Audience { members, .. } => members.len() * ROW,
         Write::Message { payload, .. } => payload.len(),
         Write::Delivered { result, .. } => result.len(),
@@ -201,7 +202,11 @@ fn weight(write: &Write) -> usize {
         | Write::OutboxDone { .. }
         | Write::OutboxSetAside { .. }
         | Write::Client { .. }
+        | Write::UseInvitation { .. }
+        | Write::DeleteClient { .. }
+        | Write::DeleteUser { .. }
         | Write::RemoveKeyPackage(_)
+        | Write::ToldLow { .. }
         | Write::Consent { .. }
         | Write::Acknowledge { .. } => 0,
     }

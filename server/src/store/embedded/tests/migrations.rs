@@ -1,6 +1,6 @@
 //! A file of an older version keeps what is in it, and is the same as a new one afterwards.
 
-use crate::store::conformance::{client, key_package, known_client};
+use crate::store::conformance::{client, key_package, known_client, pool};
 
 use super::*;
 
@@ -62,7 +62,7 @@ async fn a_file_of_version_2_keeps_what_is_in_it() {
             store.client(&client("alice")).await.unwrap(),
             Some(known_client("key"))
         );
-        let found = store.next_key_package(&client("alice"), &[1], 0).await;
+        let found = store.next_key_package(&pool("alice"), &[1], 0).await;
         assert_eq!(found.unwrap(), Some(key_package(7, 1, false, 100)));
         let alice = client("alice").user_id();
         let bob = "mimi://there.example/u/bob".parse().unwrap();
