@@ -5,6 +5,7 @@ mod demo;
 mod init;
 mod invite;
 mod provider;
+mod rotate_keys;
 mod serve;
 
 use std::io::IsTerminal as _;
@@ -31,6 +32,8 @@ enum Command {
     Init(init::Arguments),
     /// Make codes that let people become users of a provider
     Invite(invite::Arguments),
+    /// Add a new key to a provider's, in whose place it signs from tomorrow on
+    RotateKeys(rotate_keys::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
             Command::Serve(arguments) => Box::pin(serve::run(arguments)).await,
             Command::Init(arguments) => init::run(&arguments),
             Command::Invite(arguments) => invite::run(&arguments),
+            Command::RotateKeys(arguments) => rotate_keys::run(&arguments),
         }
     });
     match result {

@@ -256,6 +256,50 @@ fn invitations_are_made_for_a_configuration() {
     assert!(failure(&["invite", "--config", "nowhere.toml"]).contains("nowhere.toml"));
 }
 
+/// The key file has one more key, and the old ones; the server starts with it.
+#[test]
+fn keys_are_changed_in_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = folder.path().join("home");
+    let home = home.to_str().expect("text");
+    assert!(run(&["init", home, "--name", "a.example"]).status.success());
+    let config = format!("{home}/moh.toml");
+    let values = |field: &str| -> Vec<String> {
+        let keys = std::fs::read_to_string(format!("{home}/keys.toml")).expect("written");
+        let lines = keys.lines().filter(|line| line.starts_with(field));
+        lines.map(str::to_owned).collect()
+    };
+    let (seeds, groups) = (values("seed"), values("group_key_ed25519"));
+    let output = run(&["rotate-keys", "--config", &config]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert!(
+        output.status.success() && text.contains("in 25 hours"),
+        "{text}"
+    );
+    assert_eq!(
+        (values("seed").len(), values("seed")[0].clone()),
+        (2, seeds[0].clone())
+    );
+    assert_eq!(values("group_key_ed25519"), groups);
+    let output = run(&["rotate-keys", "--config", &config, "--group-keys"]);
+    assert!(output.status.success());
+    assert_eq!(values("seed").len(), 3);
+    assert_ne!(values("group_key_ed25519"), groups);
+    assert_eq!(values("previous_group_keys_ed25519").len(), 1);
+    assert!(
+        run(&["invite", "--config", &config]).status.success(),
+        "it can be read"
+    );
+    let before = values("");
+    for _ in 3..16 {
+        assert!(run(&["rotate-keys", "--config", &config]).status.success());
+    }
+    assert_ne!(values(""), before);
+    let before = values("");
+    assert!(failure(&["rotate-keys", "--config", &config]).contains("more than 16 keys"));
+    assert_eq!(values(""), before);
+}
+
 #[test]
 fn what_cannot_be_done_is_said() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -330,7 +330,7 @@ impl Node {
                 .writes
                 .push(Write::RemoveKeyPackage(reference.clone()));
         }
-        if left <= self.limits().low_key_packages && !state.told_low {
+        if left < self.limits().low_key_packages && !state.told_low {
             let low = KeyPackagesLow {
                 for_connections: match wanted.for_connections {
                     true => Boolean::True,

@@ -1,6 +1,9 @@
 //! The provider's own keys: what it signs with, and what it seals for itself.
 
-use std::path::Path;
+mod request;
+mod secret;
+
+pub use secret::{KeyFileError, SecretKeys};
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce as AeadNonce, UnboundKey};
 use aws_lc_rs::hmac;
@@ -8,151 +11,23 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use moh_messages::{
     Attestation, BasicCredential, CipherSuite, ClientId, ClientQueueInformation, Endpoint,
-    ExternalSender, GroupId, KeyId, Nonce, Opaque, ProviderAuth, ProviderName, PublicKey,
-    Signature, SignatureScheme, SignedLast, VerificationKey, VerificationKeys, label,
-    provider_sign_content, sign_content,
+    ExternalSender, GroupId, Nonce, Opaque, ProviderAuth, ProviderName, PublicKey, Signature,
+    SignatureScheme, SignedLast, VerificationKeys, label, provider_sign_content, sign_content,
 };
-use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use self::request::RequestKeys;
 use crate::clock::{DAY_MS, Environment, Random};
-use crate::crypto::sha256;
 use crate::invitation::{self, Invitation};
 
-/// How long a published key counts before and after now, as other providers are told.
-const KEY_LIFE_BEFORE_MS: u64 = 150 * DAY_MS;
-const KEY_LIFE_AFTER_MS: u64 = 150 * DAY_MS;
 /// How long an attestation is good for.
 const ATTESTATION_LIFE_MS: u64 = 90 * DAY_MS;
 /// A client that is a little ahead or behind can use its attestation at once.
 const ATTESTATION_LEAD_MS: u64 = 5 * crate::clock::MINUTE_MS;
 
-/// A file with keys cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyFileError {
-    /// It cannot be read or written.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    /// It is not what [`SecretKeys::write`] writes.
-    #[error("not a key file: {0}")]
-    Invalid(String),
-    /// Others than its owner may read it.
-    #[error("others than the owner can read it: chmod 600")]
-    Permissions,
-}
-
-/// All secrets of a provider, in hexadecimal, as they stand in its key file.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
-#[serde(deny_unknown_fields)]
-pub struct SecretKeys {
-    /// Seed of the Ed25519 key that signs requests and attestations.
-    request_key: String,
-    /// Seed of the Ed25519 key that groups of ciphersuites 1 and 3 know.
-    group_key_ed25519: String,
-    /// PKCS#8 of the P-256 key that groups of ciphersuite 2 know.
-    group_key_p256: String,
-    /// Earlier ones, which groups still know.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    previous_group_keys_ed25519: Vec<String>,
-    /// Earlier ones, which groups still know.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    previous_group_keys_p256: Vec<String>,
-    /// AES-256 key that seals clients' queue information.
-    queue_key: String,
-    /// HMAC-SHA-256 key that marks the names of groups.
-    group_id_key: String,
-}
-
-impl SecretKeys {
-    /// New keys.
-    ///
-    /// # Panics
-    /// When no P-256 key can be made, which does not happen.
-    #[must_use]
-    pub fn generate(random: &dyn Random) -> Self {
-        let secret = || hex::encode(random.bytes::<32>());
-        let p256 = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
-            .and_then(|key| key.to_pkcs8v1())
-            .expect("P-256 keys can be made");
-        Self {
-            request_key: secret(),
-            group_key_ed25519: secret(),
-            group_key_p256: hex::encode(p256.as_ref()),
-            previous_group_keys_ed25519: Vec::new(),
-            previous_group_keys_p256: Vec::new(),
-            queue_key: secret(),
-            group_id_key: secret(),
-        }
-    }
-
-    /// The same, but for the keys that new groups know: those are new, and the ones until now
-    /// are kept for the groups that know them.
-    #[must_use]
-    pub fn with_new_group_keys(&self, random: &dyn Random) -> Self {
-        let new = Self::generate(random);
-        let mut keys = self.clone();
-        let ed25519 = std::mem::replace(&mut keys.group_key_ed25519, new.group_key_ed25519.clone());
-        let p256 = std::mem::replace(&mut keys.group_key_p256, new.group_key_p256.clone());
-        keys.previous_group_keys_ed25519.push(ed25519);
-        keys.previous_group_keys_p256.push(p256);
-        keys
-    }
-
-    /// Reads a key file.
-    ///
-    /// # Errors
-    /// When it cannot be read, is not one, or others than its owner could read it.
-    pub fn read(path: &Path) -> Result<Self, KeyFileError> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
-                return Err(KeyFileError::Permissions);
-            }
-        }
-        let mut text = std::fs::read_to_string(path)?;
-        let keys = toml::from_str(&text).map_err(|e| KeyFileError::Invalid(e.message().to_owned()));
-        text.zeroize();
-        keys
-    }
-
-    /// Writes a new key file, for its owner alone.
-    ///
-    /// # Errors
-    /// When there is a file of that name, or it cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), KeyFileError> {
-        use std::io::Write;
-        // Whole or not at all: written beside it, then given its name, unless that is taken.
-        let beside = path.with_extension("new");
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut text = toml::to_string(self).map_err(|e| KeyFileError::Invalid(e.to_string()))?;
-        let mut file = options.open(&beside)?;
-        file.write_all(
-            b"# The secret keys of a MoH provider. Whoever has them is the provider.\n",
-        )?;
-        file.write_all(text.as_bytes())?;
-        text.zeroize();
-        file.sync_all()?;
-        let named = std::fs::hard_link(&beside, path);
-        std::fs::remove_file(&beside)?;
-        named?;
-        Ok(())
-    }
-}
-
-impl std::fmt::Debug for SecretKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SecretKeys")
-    }
-}
-
 /// The keys of a provider, ready for use.
 pub struct Keys {
     provider: ProviderName,
-    request: Ed25519KeyPair,
+    request: RequestKeys,
     /// The current key first; then those that groups may still know.
     group_ed25519: Vec<Ed25519KeyPair>,
     group_p256: Vec<EcdsaKeyPair>,
@@ -190,7 +65,7 @@ impl Keys {
         let group_id = bytes(&secret.group_id_key, "group_id_key")?;
         Ok(Self {
             provider,
-            request: ed25519(&secret.request_key, "request_key")?,
+            request: RequestKeys::new(&secret.all_request_keys())?,
             group_ed25519: all_ed25519
                 .map(|key| ed25519(key, "group_key_ed25519"))
                 .collect::<Result<_, _>>()?,
@@ -206,23 +81,7 @@ impl Keys {
     /// What other providers verify our requests and attestations with.
     #[must_use]
     pub fn verification_keys(&self, now: u64) -> VerificationKeys {
-        let public_key = public(self.request.public_key().as_ref());
-        let key = VerificationKey {
-            key_id: self.key_id(),
-            scheme: SignatureScheme::ED25519,
-            public_key,
-            not_before: now.saturating_sub(KEY_LIFE_BEFORE_MS),
-            not_after: now + KEY_LIFE_AFTER_MS,
-        };
-        VerificationKeys::new(vec![key]).expect("one key")
-    }
-
-    fn key_id(&self) -> KeyId {
-        KeyId::new(sha256(self.request.public_key().as_ref())).expect("32 bytes")
-    }
-
-    fn sign(&self, content: &[u8]) -> Signature {
-        Signature::new(self.request.sign(content).as_ref()).expect("64 bytes")
+        self.request.published(now)
     }
 
     /// Signs a request to `endpoint` of another provider, in the place that `auth` names.
@@ -233,17 +92,19 @@ impl Keys {
         request: &mut T,
         auth: fn(&mut T) -> Option<&mut ProviderAuth>,
     ) {
+        let now = environment.now_ms();
+        let key = self.request.signing(now);
         if let Some(auth) = auth(request) {
             *auth = ProviderAuth {
-                timestamp: environment.now_ms(),
+                timestamp: now,
                 nonce: Nonce::new(environment.random.bytes::<16>()).expect("16 bytes"),
-                key_id: self.key_id(),
+                key_id: key.key_id.clone(),
                 signature: Signature::empty(),
             };
         }
         let content = provider_sign_content(endpoint.path(), &request.to_be_signed());
         if let Some(signature) = request.signature_mut() {
-            *signature = self.sign(&content);
+            *signature = key.sign(&content);
         }
     }
 
@@ -256,6 +117,7 @@ impl Keys {
         signature_key: &PublicKey,
         now: u64,
     ) -> Attestation {
+        let key = self.request.signing(now);
         let not_before = now.saturating_sub(ATTESTATION_LEAD_MS);
         let mut attestation = Attestation {
             client_id: client_id.clone(),
@@ -263,11 +125,11 @@ impl Keys {
             signature_key: signature_key.clone(),
             not_before,
             not_after: not_before + ATTESTATION_LIFE_MS,
-            key_id: self.key_id(),
+            key_id: key.key_id.clone(),
             signature: Signature::empty(),
         };
         let content = sign_content(label::ATTESTATION, &attestation.to_be_signed());
-        attestation.signature = self.sign(&content);
+        attestation.signature = key.sign(&content);
         attestation
     }
 
@@ -388,28 +250,6 @@ mod tests {
             environment,
             Keys::new("a.example".parse().unwrap(), &secret).unwrap(),
         )
-    }
-
-    #[test]
-    fn a_key_file_is_for_its_owner_and_reads_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("keys.toml");
-        let secret = SecretKeys::generate(&*Environment::system().random);
-        secret.write(&path).unwrap();
-        assert!(SecretKeys::read(&path).unwrap() == secret);
-        assert!(
-            secret.write(&path).is_err(),
-            "an existing file is not overwritten"
-        );
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-            assert!(matches!(
-                SecretKeys::read(&path),
-                Err(KeyFileError::Permissions)
-            ));
-        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct Limits {
     pub max_clients_per_user: u32,
     /// KeyPackages that are kept for a client.
     pub max_key_packages_per_client: u64,
-    /// With so few KeyPackages left to hand out, a client is told to upload more.
+    /// With fewer KeyPackages left to hand out, a client is told to upload more; 0: never.
     pub low_key_packages: u64,
     /// Groups that are kept in memory, decoded, in bytes (an estimate).
     pub max_cached_groups_bytes: u64,

@@ -24,7 +24,7 @@ impl Peer {
         let keys = std::fs::read_to_string(server.path("keys.toml")).unwrap();
         let seed = keys
             .lines()
-            .find_map(|line| line.strip_prefix("request_key = \""))
+            .find_map(|line| line.strip_prefix("seed = \""))
             .and_then(|rest| rest.strip_suffix('"'))
             .unwrap();
         let answer = server.http().ask("GET", "/verification_key", &[]).await;

@@ -19,7 +19,7 @@ pub(crate) struct Home {
 impl Home {
     pub(crate) fn of(name: &str, secret: &SecretKeys, environment: Environment) -> Self {
         let text = toml::Value::try_from(secret).unwrap();
-        let seed = hex::decode(text["request_key"].as_str().unwrap()).unwrap();
+        let seed = hex::decode(text["request_keys"][0]["seed"].as_str().unwrap()).unwrap();
         Self {
             keys: Keys::new(name.parse().unwrap(), secret).unwrap(),
             request_key: Ed25519KeyPair::from_seed_unchecked(&seed).unwrap(),
