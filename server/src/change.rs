@@ -6,15 +6,35 @@
 //! are atomic by shape: they are in the same change.
 
 use moh_messages::{
-    AudienceDigest, ClientId, DeliveryId, GroupId, KeyPackageRef, ProviderName, PublicKey,
-    SignatureScheme, UserId,
+    AudienceDigest, ClientId, ClientQueueInformation, DeliveryId, GroupId, KeyPackageRef,
+    ProviderName, PublicKey, SignatureScheme, UserId,
 };
+
+use crate::crypto::sha256;
 
 /// Which invitation a code is.
 pub type InvitationId = [u8; 12];
 
 /// A version of a group: 0 when it is created, one more with each change of its state.
 pub type Version = u64;
+
+/// What a queue is known by: SHA-256 of its sealed name.
+pub type QueueDigest = [u8; 32];
+
+/// What a queue is known by.
+#[must_use]
+pub fn queue_digest(sealed: &ClientQueueInformation) -> QueueDigest {
+    sha256(sealed.as_slice())
+}
+
+/// A queue of a client of our own, as it is named by others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Whose.
+    pub client_id: ClientId,
+    /// Which: a client has another one in each group.
+    pub queue: QueueDigest,
+}
 
 /// Writes that are made together, when everything that is expected holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -153,11 +173,40 @@ pub enum Write {
         /// By position; none where the queue information was not valid.
         members: Vec<Option<ClientId>>,
     },
+    /// An audience of queues that is new: from now on they take deliveries from this provider
+    /// alone, those that nobody delivered to before, and it is a peer of their clients. A conflict
+    /// where the audience exists, or one of them takes nothing from this provider.
+    BoundAudience {
+        /// Who delivers to it.
+        sender: ProviderName,
+        /// Its name.
+        digest: AudienceDigest,
+        /// By position; none where the queue information is not valid.
+        seats: Vec<Option<Seat>>,
+    },
+    /// A queue that takes deliveries from every provider.
+    SharedQueue(Seat),
+    /// A client is gone: its queues take nothing any more, its audiences have to be said anew, and
+    /// each of its peers is to be told, by the outbox.
+    CloseClient {
+        /// The client.
+        client_id: ClientId,
+        /// In milliseconds since the Unix epoch.
+        at: u64,
+    },
+    /// A provider that may have the client in its groups, and is told when it is gone.
+    ClientPeer {
+        /// A client of our own.
+        client_id: ClientId,
+        /// Another provider.
+        provider: ProviderName,
+    },
     /// A message for an audience, stored once; it is in the queue of each member.
     Message {
         /// Who delivers it.
         sender: ProviderName,
-        /// The audience, which exists or is written before this in the same change.
+        /// The audience, which is written before this in the same change, or exists and need not be
+        /// said anew; otherwise it is a conflict.
         digest: AudienceDigest,
         /// The position of the member that does not get it.
         except: Option<u32>,

@@ -1,28 +1,36 @@
 //! What goes out, as writes: to our own clients' audiences, and to other providers' outbox
 //! rows, in the same change as what caused it.
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use lru::LruCache;
-use moh_messages::{
-    AudienceDigest, DeliveryId, GroupId, Message, ProviderName, QueuePayload, Recipients,
-};
+use moh_messages::{AudienceDigest, ClientId, DeliveryId, Message, ProviderName, Recipients};
 
-use crate::change::{Change, OutboxDelivery, Write};
+use crate::change::{Change, OutboxDelivery, Seat, Write, queue_digest};
 use crate::clock::DAY_MS;
-use crate::group::Outgoing;
+use crate::group::{Group, Outgoing};
 use crate::node::Node;
 use crate::queue::Members;
+use crate::store::StoreError;
+
+/// A name of an audience: who delivers to it, and its digest; or who it is at, and its digest.
+type Named = (ProviderName, AudienceDigest);
 
 impl Node {
-    /// The writes that make messages of a group durable for everybody who gets them.
-    pub(crate) fn deliver(
+    /// The writes that make messages of a group durable for everybody who gets them; with the
+    /// removal of members of our own whose queues do not exist.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn deliver(
         &self,
-        group_id: &GroupId,
+        group: &Group,
         outgoing: Vec<Outgoing>,
         now: u64,
-    ) -> Vec<Write> {
+    ) -> Result<Vec<Write>, StoreError> {
+        let group_id = group.group_id();
         let mut writes = Vec::new();
         for Outgoing {
             audience,
@@ -36,15 +44,22 @@ impl Node {
             let digest = audience.digest.clone();
             if audience.destination == *self.name() {
                 let recipients = &audience.recipients;
-                let (_, own) =
-                    self.enqueue(self.name(), recipients, &digest, except, &payload, now);
-                writes.extend(own);
+                let gone = self
+                    .seat(self.name(), recipients, &digest, &mut writes)
+                    .await?
+                    .gone();
+                writes.extend(removals(group, &gone, recipients, now));
+                writes.push(Write::Message {
+                    sender: self.name().clone(),
+                    digest,
+                    except,
+                    received_at: now,
+                    payload: payload.encode(),
+                });
                 continue;
             }
-            if !self
-                .written()
-                .is_fresh(&(audience.destination.clone(), digest.clone()), now)
-            {
+            let there = (audience.destination.clone(), digest.clone());
+            if !self.written().is_fresh(&there, now) {
                 let recipients = audience.recipients.encode();
                 writes.push(Write::OutboxAudience {
                     digest: digest.clone(),
@@ -61,46 +76,163 @@ impl Node {
                 payload: payload.encode(),
             }));
         }
-        writes
+        Ok(writes)
     }
 
-    /// The writes that put a message into the queues of clients of our own.
-    pub(crate) fn enqueue(
+    /// The members of an audience of our own clients that is said in full. Where it is new,
+    /// `writes` has it afterwards.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn seat(
         &self,
         sender: &ProviderName,
         recipients: &Recipients,
         digest: &AudienceDigest,
-        except: Option<u32>,
-        payload: &QueuePayload,
-        now: u64,
-    ) -> (Members, Vec<Write>) {
-        let members = self.queues().members(sender, digest, || {
-            recipients
-                .iter()
-                .map(|sealed| self.keys().open_queue(sealed))
-                .collect()
-        });
-        let mut writes = Vec::new();
-        if !self
-            .written()
-            .is_fresh(&(sender.clone(), digest.clone()), now)
-        {
-            let (sender, digest) = (sender.clone(), digest.clone());
-            writes.push(Write::Audience {
-                sender,
-                digest,
-                members: members.to_vec(),
-            });
+        writes: &mut Vec<Write>,
+    ) -> Result<Seated, StoreError> {
+        if let Some(members) = written_before(writes, sender, digest) {
+            return Ok(Seated::Known(members));
         }
-        writes.push(Write::Message {
+        if let Some(members) = self.known_audience(sender, digest).await? {
+            return Ok(Seated::Known(members));
+        }
+        let seats = self.open(sender, recipients).await?;
+        let members = members_of(&seats);
+        writes.push(Write::BoundAudience {
             sender: sender.clone(),
             digest: digest.clone(),
-            except,
-            received_at: now,
-            payload: payload.encode(),
+            seats,
         });
-        (members, writes)
+        Ok(Seated::New(members))
     }
+
+    /// The members of an audience that was said before.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn known_audience(
+        &self,
+        sender: &ProviderName,
+        digest: &AudienceDigest,
+    ) -> Result<Option<Members>, StoreError> {
+        let audience = (sender.clone(), digest.clone());
+        // Where this is not so any more, the message is in conflict, and it is forgotten.
+        if let Some(members) = self.queues().remembered(&audience) {
+            return Ok(Some(members));
+        }
+        let reading = self.queues().reading();
+        let members = self.store().audience(sender, digest).await?;
+        let members = members.map(Members::from);
+        if let Some(members) = &members {
+            self.queues().remember(reading, audience, members.clone());
+        }
+        Ok(members)
+    }
+
+    /// The queues of ours behind queue information; none where it is not valid for `sender`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn open(
+        &self,
+        sender: &ProviderName,
+        recipients: &Recipients,
+    ) -> Result<Vec<Option<Seat>>, StoreError> {
+        let seat = |sealed| {
+            let client_id = self.keys().open_queue(sealed)?;
+            let queue = queue_digest(sealed);
+            Some(Seat { client_id, queue })
+        };
+        let mut seats: Vec<_> = recipients.iter().map(seat).collect();
+        let opened = seats.iter().flatten().cloned().collect();
+        let takes = self.store().queues_take(sender, opened).await?;
+        for (seat, takes) in seats.iter_mut().filter(|seat| seat.is_some()).zip(takes) {
+            if !takes {
+                *seat = None;
+            }
+        }
+        Ok(seats)
+    }
+
+    /// The writes that go with the end of a client of ours, besides that of its name, key and
+    /// KeyPackages: it is removed from our groups, its queues take nothing any more, and the
+    /// other providers that know it are told.
+    #[must_use]
+    pub fn deletion_writes(client_id: &ClientId, now: u64) -> Vec<Write> {
+        vec![
+            Write::WantRemoval {
+                client_id: client_id.clone(),
+                group_id: None,
+                at: now,
+            },
+            Write::CloseClient {
+                client_id: client_id.clone(),
+                at: now,
+            },
+        ]
+    }
+}
+
+/// The members of an audience, and whether it is new.
+pub(crate) enum Seated {
+    Known(Members),
+    New(Members),
+}
+
+impl Seated {
+    pub(crate) fn into_members(self) -> Members {
+        match self {
+            Self::Known(members) | Self::New(members) => members,
+        }
+    }
+
+    /// The positions in a new audience whose queues do not exist.
+    fn gone(&self) -> Vec<usize> {
+        let Self::New(members) = self else {
+            return Vec::new();
+        };
+        let gone = members.iter().enumerate().filter(|(_, m)| m.is_none());
+        gone.map(|(position, _)| position).collect()
+    }
+}
+
+/// By position.
+pub(crate) fn members_of(seats: &[Option<Seat>]) -> Members {
+    let member = |seat: &Option<Seat>| seat.as_ref().map(|seat| seat.client_id.clone());
+    seats.iter().map(member).collect()
+}
+
+/// The members of an audience that the same change makes.
+pub(crate) fn written_before(
+    writes: &[Write],
+    by: &ProviderName,
+    name: &AudienceDigest,
+) -> Option<Members> {
+    writes.iter().find_map(|write| match write {
+        Write::BoundAudience {
+            sender,
+            digest,
+            seats,
+        } if sender == by && digest == name => Some(members_of(seats)),
+        _ => None,
+    })
+}
+
+/// Members of a group are to be removed whose queues, at these positions, do not exist.
+fn removals(group: &Group, gone: &[usize], recipients: &Recipients, now: u64) -> Vec<Write> {
+    let queues: HashSet<_> = gone.iter().filter_map(|at| recipients.get(*at)).collect();
+    if queues.is_empty() {
+        return Vec::new();
+    }
+    let members = group.roster().members().map(|(_, member)| member);
+    let gone = members.filter(|m| queues.contains(&m.queue_config.client_queue_information));
+    let want = gone.map(|member| Write::WantRemoval {
+        client_id: member.client_id.clone(),
+        group_id: Some(group.group_id()),
+        at: now,
+    });
+    want.collect()
 }
 
 /// Whether the only recipient is the one that sent it.
@@ -108,11 +240,11 @@ fn nobody_gets_it(recipients: usize, except: Option<u32>) -> bool {
     recipients == 0 || (recipients == 1 && except == Some(0))
 }
 
-/// Audiences that were written a short while ago, so that they need not be written with every
-/// message: the cost of a message does not grow with its audience. The store keeps them for
-/// much longer than they are thought to be there.
+/// Audiences at other providers that were written a short while ago, so that they need not be
+/// written with every message: the cost of a message does not grow with its audience. The store
+/// keeps them for much longer than they are thought to be there.
 pub(crate) struct Written {
-    at: Mutex<LruCache<(ProviderName, AudienceDigest), u64>>,
+    at: Mutex<LruCache<Named, u64>>,
 }
 
 /// Audiences that are remembered.
@@ -128,33 +260,26 @@ impl Written {
         }
     }
 
-    /// Whether an audience is surely in the store. Who is named is its sender, for our own
-    /// clients', and its destination otherwise.
-    fn is_fresh(&self, audience: &(ProviderName, AudienceDigest), now: u64) -> bool {
+    /// Whether an audience at a destination is surely in the store.
+    fn is_fresh(&self, audience: &Named, now: u64) -> bool {
         let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
         at.get(audience)
             .is_some_and(|at| now < at.saturating_add(FRESH_MS))
     }
 
     /// The audiences that a change needs: once it is durable, they surely are in the store.
-    pub(crate) fn of(change: &Change) -> Vec<(ProviderName, AudienceDigest)> {
+    pub(crate) fn of(change: &Change) -> Vec<Named> {
         let mut audiences = Vec::new();
         for write in &change.writes {
-            match write {
-                Write::Message { sender, digest, .. } => {
-                    audiences.push((sender.clone(), digest.clone()));
-                }
-                Write::Outbox(delivery) => {
-                    audiences.push((delivery.destination.clone(), delivery.digest.clone()));
-                }
-                _ => {}
+            if let Write::Outbox(delivery) = write {
+                audiences.push((delivery.destination.clone(), delivery.digest.clone()));
             }
         }
         audiences
     }
 
     /// A change was in conflict: perhaps because one of these is not in the store after all.
-    pub(crate) fn forget(&self, audiences: &[(ProviderName, AudienceDigest)]) {
+    pub(crate) fn forget(&self, audiences: &[Named]) {
         let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
         for audience in audiences {
             at.pop(audience);
@@ -162,7 +287,7 @@ impl Written {
     }
 
     /// A change is durable.
-    pub(crate) fn note(&self, audiences: Vec<(ProviderName, AudienceDigest)>, now: u64) {
+    pub(crate) fn note(&self, audiences: Vec<Named>, now: u64) {
         let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
         for audience in audiences {
             if at

@@ -1,13 +1,14 @@
 //! `/deliver_message`: what other providers have for our clients.
 
 use moh_messages::{
-    Audience, AudienceDigest, ClientId, Delivery, DeliveryResult, DsError, DsErrorCode,
-    DsProtocolVersion, Endpoint, List, Message, ProviderName, QueuePayload, QueueingServiceRequest,
+    Audience, ClientId, Delivery, DeliveryResult, DsError, DsErrorCode, DsProtocolVersion,
+    Endpoint, List, Message, ProviderName, QueuePayload, QueueingServiceRequest,
     QueueingServiceResponse, audience_digest,
 };
 
 use crate::authenticate::{Claimed, Repeats};
 use crate::change::{Change, Expect, Write};
+use crate::deliver::written_before;
 use crate::error::Refusal;
 use crate::node::Node;
 
@@ -44,9 +45,11 @@ impl Node {
         let mut change = Change::default();
         let mut results = Vec::new();
         for delivery in &request.deliveries {
-            let result = self
-                .take_one(&request.sender, delivery, &mut change)
-                .await?;
+            let sender = &request.sender;
+            let result = match self.known_result(sender, delivery, &mut change).await? {
+                Some(result) => result,
+                None => self.take_one(sender, delivery, &mut change).await?,
+            };
             let stop = result == DeliveryResult::UnknownAudience;
             results.push(result);
             if stop {
@@ -56,90 +59,97 @@ impl Node {
         Ok((change, results))
     }
 
+    /// The result of a delivery that was taken before, or cannot be.
+    async fn known_result(
+        &self,
+        sender: &ProviderName,
+        delivery: &Delivery,
+        change: &mut Change,
+    ) -> Result<Option<DeliveryResult>, Refusal> {
+        let id = &delivery.delivery_id;
+        let expected = Expect::NewDelivery(sender.clone(), id.clone());
+        if change.expect.contains(&expected) {
+            let error = DsError::new(DsErrorCode::POLICY_VIOLATION, "a delivery_id stands twice");
+            return Ok(Some(DeliveryResult::Error(error)));
+        }
+        if let Some(before) = self.store().delivered(sender, id).await? {
+            let unreadable = |_| Refusal::not_built("the first result");
+            let result = DeliveryResult::decode(&before).map_err(unreadable)?;
+            return Ok(Some(result));
+        }
+        Ok(None)
+    }
+
     async fn take_one(
         &self,
         sender: &ProviderName,
         delivery: &Delivery,
         change: &mut Change,
     ) -> Result<DeliveryResult, Refusal> {
-        let id = &delivery.delivery_id;
-        let expected = Expect::NewDelivery(sender.clone(), id.clone());
-        if change.expect.contains(&expected) {
-            let error = DsError::new(DsErrorCode::POLICY_VIOLATION, "a delivery_id stands twice");
-            return Ok(DeliveryResult::Error(error));
-        }
-        if let Some(before) = self.store().delivered(sender, id).await? {
-            let unreadable = |_| Refusal::not_built("the first result");
-            return DeliveryResult::decode(&before).map_err(unreadable);
-        }
-        let now = self.now_ms();
-        let (members, enqueue) = match &delivery.audience {
+        let (members, digest) = match &delivery.audience {
             Audience::Full { recipients } => {
+                if is_beyond(delivery.except, recipients.len()) {
+                    return Ok(not_in_the_audience());
+                }
                 let digest = audience_digest(recipients);
-                self.enqueue(
-                    sender,
-                    recipients,
-                    &digest,
-                    delivery.except,
-                    &delivery.payload,
-                    now,
-                )
+                let seated = self.seat(sender, recipients, &digest, &mut change.writes);
+                (seated.await?.into_members(), digest)
             }
-            Audience::Digest {
-                audience_digest: digest,
-            } => {
-                let members = match said_before(change, sender, digest) {
+            Audience::Digest { audience_digest } => {
+                let said = written_before(&change.writes, sender, audience_digest);
+                let members = match said {
                     Some(members) => Some(members),
-                    None => self.store().audience(sender, digest).await?,
+                    None => self.known_audience(sender, audience_digest).await?,
                 };
-                let Some(members) = members else {
-                    return Ok(DeliveryResult::UnknownAudience);
-                };
-                let write = Write::Message {
-                    sender: sender.clone(),
-                    digest: digest.clone(),
-                    except: delivery.except,
-                    received_at: now,
-                    payload: delivery.payload.encode(),
-                };
-                let members = self.queues().members(sender, digest, || members);
-                (members, vec![write])
+                match members {
+                    Some(members) => (members, audience_digest.clone()),
+                    None => return Ok(DeliveryResult::UnknownAudience),
+                }
             }
         };
-        if delivery
-            .except
-            .is_some_and(|e| usize::try_from(e).is_ok_and(|e| e >= members.len()))
-        {
-            let error = DsError::new(DsErrorCode::MALFORMED, "except is not in the audience");
-            return Ok(DeliveryResult::Error(error));
+        if is_beyond(delivery.except, members.len()) {
+            return Ok(not_in_the_audience());
         }
+        let now = self.now_ms();
         let result = result_for(&members, delivery.except);
-        change.expect.push(expected);
-        change.writes.extend(enqueue);
-        change.writes.push(Write::Delivered {
+        change.writes.push(Write::Message {
             sender: sender.clone(),
-            delivery_id: id.clone(),
-            result: result.encode(),
+            digest,
+            except: delivery.except,
             received_at: now,
+            payload: delivery.payload.encode(),
         });
+        taken(change, sender, delivery, &result, now);
         Ok(result)
     }
 }
 
-/// The members of an audience that an earlier delivery of the same request says in full.
-fn said_before(
-    change: &Change,
-    by: &ProviderName,
-    name: &AudienceDigest,
-) -> Option<Vec<Option<ClientId>>> {
-    change.writes.iter().find_map(|write| match write {
-        Write::Audience {
-            sender,
-            digest,
-            members,
-        } if sender == by && digest == name => Some(members.clone()),
-        _ => None,
-    })
+/// A delivery is taken, and known by its id from now on.
+fn taken(
+    change: &mut Change,
+    sender: &ProviderName,
+    delivery: &Delivery,
+    result: &DeliveryResult,
+    now: u64,
+) {
+    let (sender, delivery_id) = (sender.clone(), delivery.delivery_id.clone());
+    let expected = Expect::NewDelivery(sender.clone(), delivery_id.clone());
+    change.expect.push(expected);
+    change.writes.push(Write::Delivered {
+        sender,
+        delivery_id,
+        result: result.encode(),
+        received_at: now,
+    });
+}
+
+fn is_beyond(except: Option<u32>, recipients: usize) -> bool {
+    except.is_some_and(|e| usize::try_from(e).is_ok_and(|e| e >= recipients))
+}
+
+fn not_in_the_audience() -> DeliveryResult {
+    let error = DsError::new(DsErrorCode::MALFORMED, "except is not in the audience");
+    DeliveryResult::Error(error)
 }
 
 /// `ok` when every recipient is a client of ours.

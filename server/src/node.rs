@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moh_messages::{List, ProviderKeys, ProviderName, VerificationKey, VerificationKeys};
+use moh_messages::{
+    AudienceDigest, ClientId, List, ProviderKeys, ProviderName, VerificationKey, VerificationKeys,
+};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -13,7 +15,7 @@ use crate::authenticate::Nonces;
 use crate::change::{Change, Write};
 use crate::clock::{DAY_MS, Environment, Random};
 use crate::config::Registration;
-use crate::deliver::Written;
+use crate::deliver::{Written, members_of};
 use crate::error::Refusal;
 use crate::federation::{Federation, Transport};
 use crate::groups::Groups;
@@ -22,7 +24,7 @@ use crate::keys::Keys;
 use crate::limits::Limits;
 use crate::observe::Observer;
 use crate::outbox::Outbox;
-use crate::queue::Queues;
+use crate::queue::{Members, Queues};
 use crate::store::{CommitError, Store, StoreError};
 
 /// A decision that others race with is made this often.
@@ -50,6 +52,22 @@ pub struct Parts {
     pub transport: Arc<dyn Transport>,
     /// Who watches.
     pub observer: Arc<dyn Observer>,
+}
+
+/// What is done when a change is durable.
+#[derive(Default)]
+struct Follows {
+    /// Audiences that it makes.
+    made: Vec<((ProviderName, AudienceDigest), Members)>,
+    /// Audiences that get something.
+    audiences: BTreeSet<(ProviderName, AudienceDigest)>,
+    /// Providers that get something.
+    destinations: BTreeSet<ProviderName>,
+    /// Clients that are no more.
+    gone: Vec<ClientId>,
+    wants_removals: bool,
+    /// Queues are closed.
+    closes: bool,
 }
 
 /// A provider. Clones are the same one.
@@ -150,24 +168,16 @@ impl Node {
     pub(crate) async fn commit(&self, change: Change) -> Result<(), CommitError> {
         let node = self.clone();
         let done = tokio::spawn(async move {
+            let reading = node.queues().reading();
             let needed = Written::of(&change);
-            let (audiences, destinations) = node.whom_to_tell(&change);
-            let is_wanted = |write: &Write| matches!(write, Write::WantRemoval { .. });
-            let is_due = change.writes.iter().any(is_wanted);
+            let follows = Self::what_follows(&change);
             if let Err(error) = node.store().commit(change).await {
                 node.written().forget(&needed);
+                node.queues().forget(&follows.audiences);
                 return Err(error);
             }
             node.written().note(needed, node.now_ms());
-            for members in audiences {
-                node.queues().wake(&members);
-            }
-            for destination in destinations {
-                node.wake_outbox(&destination);
-            }
-            if is_due {
-                node.due().notify_one();
-            }
+            node.follow(reading, follows).await;
             Ok(())
         });
         done.await.unwrap_or_else(|error| {
@@ -175,6 +185,37 @@ impl Node {
                 "a commit was cut off: {error}"
             ))))
         })
+    }
+
+    /// A change is durable: those who wait for what it holds are told.
+    async fn follow(&self, reading: u64, follows: Follows) {
+        if follows.closes {
+            self.queues().forget_all();
+        }
+        for (audience, members) in follows.made {
+            self.queues().remember(reading, audience, members);
+        }
+        for (sender, digest) in follows.audiences {
+            match self.known_audience(&sender, &digest).await {
+                Ok(members) => self.queues().wake(&members.unwrap_or_default()),
+                Err(error) => tracing::warn!(%error, "clients wait although there is something"),
+            }
+        }
+        if follows.closes {
+            match self.store().outbox_destinations().await {
+                Ok(all) => all.iter().for_each(|provider| self.wake_outbox(provider)),
+                Err(error) => tracing::warn!(%error, "what waits in the outbox is not sent yet"),
+            }
+        }
+        for client in follows.gone {
+            self.queues().wake(&[Some(client)]);
+        }
+        for destination in follows.destinations {
+            self.wake_outbox(&destination);
+        }
+        if follows.wants_removals {
+            self.due().notify_one();
+        }
     }
 
     /// Decides and commits; decides again on fresh state while others change what the decision
@@ -201,25 +242,32 @@ impl Node {
         Err(CommitError::Conflict.into())
     }
 
-    fn whom_to_tell(&self, change: &Change) -> (Vec<crate::queue::Members>, Vec<ProviderName>) {
-        let mut audiences = Vec::new();
-        let mut destinations = Vec::new();
+    fn what_follows(change: &Change) -> Follows {
+        let mut follows = Follows::default();
         for write in &change.writes {
             match write {
+                Write::BoundAudience {
+                    sender,
+                    digest,
+                    seats,
+                } => {
+                    let audience = (sender.clone(), digest.clone());
+                    follows.made.push((audience, members_of(seats)));
+                }
                 Write::Message { sender, digest, .. } => {
-                    audiences.extend(self.queues().remembered(sender, digest));
+                    follows.audiences.insert((sender.clone(), digest.clone()));
                 }
-                Write::Outbox(delivery) if !destinations.contains(&delivery.destination) => {
-                    destinations.push(delivery.destination.clone());
+                Write::Outbox(delivery) => {
+                    follows.destinations.insert(delivery.destination.clone());
                 }
+                Write::WantRemoval { .. } => follows.wants_removals = true,
+                Write::CloseClient { .. } => follows.closes = true,
                 // Who is gone waits no longer.
-                Write::DeleteClient { client_id, .. } => {
-                    audiences.push([Some(client_id.clone())].into());
-                }
+                Write::DeleteClient { client_id, .. } => follows.gone.push(client_id.clone()),
                 _ => {}
             }
         }
-        (audiences, destinations)
+        follows
     }
 
     /// The keys of a provider, as far as they are known.

@@ -21,14 +21,10 @@ impl Node {
     /// The writes that put an item of our own into the queue of one client of ours.
     pub(crate) fn notice(&self, client: &ClientId, payload: &QueueItemPayload) -> Vec<Write> {
         let (sender, digest) = (self.name().clone(), audience_of(client));
-        // Remembered, so that the client is woken when the change is durable.
-        let members = self
-            .queues()
-            .members(&sender, &digest, || vec![Some(client.clone())]);
         let audience = Write::Audience {
             sender: sender.clone(),
             digest: digest.clone(),
-            members: members.to_vec(),
+            members: vec![Some(client.clone())],
         };
         let message = Write::Message {
             sender,

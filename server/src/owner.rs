@@ -102,10 +102,8 @@ impl Node {
                 accepted_at: now,
             };
             let also = also(&group, changed, rest);
-            match self
-                .commit(self.change(group_id, before, applied, also, now))
-                .await
-            {
+            let change = self.change(&group, before, applied, also, now).await?;
+            match self.commit(change).await {
                 Ok(()) => {
                     let bytes = group.weight_bytes();
                     *slot = Some(group);
@@ -163,15 +161,15 @@ impl Node {
     }
 
     /// Everything that follows from a change of a group.
-    fn change(
+    async fn change(
         &self,
-        group_id: &GroupId,
+        group: &Group,
         before: Version,
         applied: Applied,
         also: Vec<Write>,
         now: u64,
-    ) -> Change {
-        let epoch = applied.epoch;
+    ) -> Result<Change, StoreError> {
+        let (group_id, epoch) = (group.group_id(), applied.epoch);
         let mut writes = vec![Write::AppendGroup {
             group_id: group_id.clone(),
             version: applied.version,
@@ -199,10 +197,10 @@ impl Node {
                 before_epoch,
             });
         }
-        writes.extend(self.deliver(group_id, applied.outgoing, now));
-        Change {
-            expect: vec![Expect::Group(group_id.clone(), Some(before))],
+        writes.extend(self.deliver(group, applied.outgoing, now).await?);
+        Ok(Change {
+            expect: vec![Expect::Group(group_id, Some(before))],
             writes,
-        }
+        })
     }
 }

@@ -28,7 +28,14 @@ pub(crate) type Members = Arc<[Option<ClientId>]>;
 /// Who waits for what, and who is in which audience.
 pub(crate) struct Queues {
     waiting: Mutex<HashMap<ClientId, Arc<Notify>>>,
-    audiences: Mutex<LruCache<(ProviderName, AudienceDigest), Members>>,
+    audiences: Mutex<Audiences>,
+}
+
+/// The members of audiences as they are in the store. What is read there before some of them
+/// have to be said anew, and would be remembered after it, is not.
+struct Audiences {
+    reading: u64,
+    members: LruCache<(ProviderName, AudienceDigest), Members>,
 }
 
 impl Queues {
@@ -36,36 +43,58 @@ impl Queues {
     pub(crate) fn new() -> Self {
         Self {
             waiting: Mutex::default(),
-            audiences: Mutex::new(LruCache::new(REMEMBERED_AUDIENCES)),
+            audiences: Mutex::new(Audiences {
+                reading: 0,
+                members: LruCache::new(REMEMBERED_AUDIENCES),
+            }),
         }
     }
 
-    /// The members of an audience; `open` finds them out.
-    pub(crate) fn members(
-        &self,
-        sender: &ProviderName,
-        digest: &AudienceDigest,
-        open: impl FnOnce() -> Vec<Option<ClientId>>,
-    ) -> Members {
-        let key = (sender.clone(), digest.clone());
-        let mut audiences = self
-            .audiences
+    fn audiences(&self) -> std::sync::MutexGuard<'_, Audiences> {
+        self.audiences
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        audiences.get_or_insert(key, || open().into()).clone()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What members that are read from now on are remembered by.
+    pub(crate) fn reading(&self) -> u64 {
+        self.audiences().reading
+    }
+
+    /// Members were read.
+    pub(crate) fn remember(
+        &self,
+        reading: u64,
+        audience: (ProviderName, AudienceDigest),
+        members: Members,
+    ) {
+        let mut audiences = self.audiences();
+        if audiences.reading == reading {
+            audiences.members.put(audience, members);
+        }
     }
 
     /// The members of an audience, if they are remembered.
-    pub(crate) fn remembered(
+    pub(crate) fn remembered(&self, audience: &(ProviderName, AudienceDigest)) -> Option<Members> {
+        self.audiences().members.get(audience).cloned()
+    }
+
+    /// A change was in conflict: perhaps because these are not what they were.
+    pub(crate) fn forget<'a>(
         &self,
-        sender: &ProviderName,
-        digest: &AudienceDigest,
-    ) -> Option<Members> {
-        let mut audiences = self
-            .audiences
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        audiences.get(&(sender.clone(), digest.clone())).cloned()
+        some: impl IntoIterator<Item = &'a (ProviderName, AudienceDigest)>,
+    ) {
+        let mut audiences = self.audiences();
+        for audience in some {
+            audiences.members.pop(audience);
+        }
+    }
+
+    /// Some audiences have to be said anew.
+    pub(crate) fn forget_all(&self) {
+        let mut audiences = self.audiences();
+        audiences.reading += 1;
+        audiences.members.clear();
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<ClientId, Arc<Notify>>> {

@@ -21,7 +21,8 @@ use moh_messages::{
 };
 
 use crate::change::{
-    Answer, Change, Client, InvitationId, KeyPackage, OutboxDelivery, Pool, PoolState, Version,
+    Answer, Change, Client, InvitationId, KeyPackage, OutboxDelivery, Pool, PoolState, Seat,
+    Version,
 };
 
 /// The store cannot be read or written; nothing is known of what was asked.
@@ -53,13 +54,35 @@ pub struct StoredGroup {
     pub log: Vec<Vec<u8>>,
 }
 
-/// A delivery that waits to be made.
+/// Something that another provider is to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxRow {
     /// Its number; they rise in the order of the commits.
     pub id: u64,
-    /// The delivery.
-    pub delivery: OutboxDelivery,
+    /// In milliseconds since the Unix epoch.
+    pub created_at: u64,
+    /// What.
+    pub item: OutboxItem,
+}
+
+impl OutboxRow {
+    /// The delivery, where it is one.
+    #[must_use]
+    pub fn delivery(&self) -> Option<&OutboxDelivery> {
+        match &self.item {
+            OutboxItem::Delivery(delivery) => Some(delivery),
+            OutboxItem::ClientDeleted(_) => None,
+        }
+    }
+}
+
+/// What another provider is to be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutboxItem {
+    /// A delivery for clients of its own.
+    Delivery(OutboxDelivery),
+    /// This client of ours is gone.
+    ClientDeleted(ClientId),
 }
 
 /// An item of a client's queue.
@@ -109,7 +132,15 @@ pub trait Store: Send + Sync + 'static {
         message_hash: &[u8; 32],
     ) -> Result<Option<Answer>, StoreError>;
 
-    /// The members of an audience, by position.
+    /// Whether each of these queues takes deliveries from a provider: it is bound to that one, or
+    /// to nobody, and neither closed nor of a client that is gone.
+    async fn queues_take(
+        &self,
+        sender: &ProviderName,
+        queues: Vec<Seat>,
+    ) -> Result<Vec<bool>, StoreError>;
+
+    /// The members of an audience, by position. None where it has to be said anew.
     async fn audience(
         &self,
         sender: &ProviderName,
@@ -123,10 +154,10 @@ pub trait Store: Send + Sync + 'static {
         delivery_id: &DeliveryId,
     ) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Providers that deliveries wait for.
+    /// Providers that something waits for.
     async fn outbox_destinations(&self) -> Result<Vec<ProviderName>, StoreError>;
 
-    /// Deliveries that wait for a provider, oldest first: at most `max_rows` of them, and no
+    /// What waits for a provider, oldest first: at most `max_rows` of them, and no
     /// further one once their payloads have `max_bytes` together.
     async fn outbox(
         &self,

@@ -4,10 +4,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use moh_messages::{
-    ClientId, ClientQueueInformation, DsAuth, DsProtocolVersion, DsRequest, DsRequestBody,
-    DsResponse, DsResponseBody, Endpoint, GroupId, Message, Opaque, ProviderAuth, ProviderName,
-};
+use moh_messages::{ClientId, ClientQueueInformation, GroupId, ProviderName};
 
 use crate::change::{Change, Expect, Version, Write};
 use crate::error::Refusal;
@@ -150,60 +147,6 @@ impl Node {
         match changed.await {
             Err(refusal) if refusal == nothing() => Ok(()),
             result => result.map(|_| ()),
-        }
-    }
-
-    /// Tells the owner of groups, once and now, that a client of ours is gone, so that it is
-    /// removed from them.
-    ///
-    /// # Errors
-    /// `policy_violation` for a client of another provider; `unavailable` when the owner cannot
-    /// be reached; whatever the owner answers.
-    pub async fn tell_client_deleted(
-        &self,
-        owner: &ProviderName,
-        client: &ClientId,
-    ) -> Result<(), Refusal> {
-        if client.provider() != *self.name() {
-            let what = "this client is of another provider".to_owned();
-            return Err(Refusal::PolicyViolation(what));
-        }
-        let mut request = DsRequest {
-            version: DsProtocolVersion::MOH1,
-            sender: self.name().clone(),
-            recipient: owner.clone(),
-            group_state_key: Opaque::empty(),
-            body: DsRequestBody::ClientDeleted,
-            auth: DsAuth::Provider {
-                on_behalf_of: client.clone(),
-                provider_auth: ProviderAuth::blank(),
-            },
-        };
-        let endpoint = Endpoint::GroupOperation;
-        self.keys().sign_request(
-            self.environment(),
-            endpoint,
-            &mut request,
-            |r| match &mut r.auth {
-                DsAuth::Provider { provider_auth, .. } => Some(provider_auth),
-                DsAuth::Anonymous | DsAuth::Leaf { .. } | DsAuth::KeyPackage { .. } => None,
-            },
-        );
-        let body = request.encode().into();
-        let answer = if owner == self.name() {
-            Some(Box::pin(self.answer(endpoint, body)).await.body)
-        } else {
-            let asked = self.federation().ask(owner, endpoint, body).await;
-            asked.ok().and_then(|answer| answer.body.map(Into::into))
-        };
-        let answer = answer.and_then(|bytes: Vec<u8>| DsResponse::decode(&bytes).ok());
-        match answer.map(|answer| answer.body) {
-            Some(DsResponseBody::Ok { .. }) => Ok(()),
-            Some(DsResponseBody::Error(error)) => Err(error.into()),
-            _ => Err(Refusal::Unavailable {
-                reason: format!("{owner} gave no answer"),
-                retry_after_seconds: 5,
-            }),
         }
     }
 

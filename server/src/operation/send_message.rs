@@ -39,7 +39,7 @@ pub(super) async fn run(
         };
         let (epoch, version) = (group.epoch(), group.version());
         let mut writes = vec![submission.answered(epoch, now, Whose::Key(sender.signature_key))];
-        writes.extend(node.deliver(group_id, outgoing, now));
+        writes.extend(node.deliver(&group, outgoing, now).await?);
         let expect = vec![
             Expect::Group(group_id.clone(), Some(version)),
             submission.is_new(),

@@ -7,6 +7,7 @@
 //! conformance_tests!(Temporary::new());
 //! ```
 
+mod bindings;
 mod changes;
 mod groups;
 mod key_packages;
@@ -16,6 +17,7 @@ mod queues;
 mod upkeep;
 mod users;
 
+pub(crate) use bindings::*;
 pub(crate) use changes::*;
 pub(crate) use groups::*;
 pub(crate) use key_packages::*;
@@ -33,9 +35,9 @@ use moh_messages::{
 };
 
 use crate::change::{
-    Answer, Change, Client, Expect, KeyPackage, OutboxDelivery, Pool, PoolState, Whose, Write,
+    Answer, Change, Client, Expect, KeyPackage, OutboxDelivery, Pool, PoolState, Seat, Whose, Write,
 };
-use crate::store::{CommitError, QueueRow, Store};
+use crate::store::{CommitError, OutboxItem, QueueRow, Store};
 
 /// Data of a store, empty at first.
 pub(crate) trait Data {
@@ -71,6 +73,11 @@ macro_rules! conformance_tests {
             a_queue_across_many_old_audiences,
             acknowledging_goes_forward_only,
             readers_miss_nothing_while_others_write,
+            a_queue_is_bound_to_whoever_delivers_first,
+            one_of_many_who_deliver_first_is_bound,
+            a_shared_queue_takes_from_everybody,
+            a_client_that_is_gone_takes_nothing,
+            peers_are_told_of_a_client_that_is_gone,
             deliveries_are_taken_once,
             a_sweep_forgets_what_nobody_needs,
             a_sweep_forgets_what_is_old,

@@ -10,6 +10,7 @@
 
 mod accounts;
 mod apply;
+mod bindings;
 mod key_packages;
 mod queue;
 mod reads;
@@ -34,7 +35,9 @@ use tokio::sync::{mpsc, oneshot};
 use self::reads::Readers;
 use self::writer::{Job, Writer};
 use super::{CommitError, OutboxRow, QueueRow, Store, StoreError, StoredGroup};
-use crate::change::{Answer, Change, Client, InvitationId, KeyPackage, Pool, PoolState, Version};
+use crate::change::{
+    Answer, Change, Client, InvitationId, KeyPackage, Pool, PoolState, Seat, Version,
+};
 
 /// What the writer is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +187,17 @@ impl Store for Embedded {
         let (group_id, message_hash) = (group_id.clone(), *message_hash);
         self.readers
             .read(move |c| reads::answer(c, &group_id, &message_hash))
+            .await
+    }
+
+    async fn queues_take(
+        &self,
+        sender: &ProviderName,
+        queues: Vec<Seat>,
+    ) -> Result<Vec<bool>, StoreError> {
+        let sender = sender.clone();
+        self.readers
+            .read(move |c| bindings::queues_take(c, &sender, &queues))
             .await
     }
 

@@ -2,6 +2,9 @@
 
 use moh_messages::{ClientId, DsAuth, DsErrorCode, DsRequestBody, ExternalCommitInfo};
 
+use moh_server::change::{Change, Write};
+use moh_server::store::Store as _;
+
 use crate::clock::{DAY_MS, MINUTE_MS};
 use crate::made::Made;
 use crate::member::Plan;
@@ -163,21 +166,41 @@ async fn a_group_without_anybody_is_deleted() {
 
 #[tokio::test]
 async fn owners_are_told_of_clients_of_ours() {
-    let scene = Scene::with_open_peers().await;
-    let owner = "b.example".parse().unwrap();
-    let alice = &scene.device(ALICE).id;
-    let told = scene.site.node.tell_client_deleted(&owner, alice).await;
-    assert_eq!(told, Ok(()));
-    let [(provider, request)] = scene.site.peers.operations().try_into().unwrap();
-    assert_eq!(provider, owner);
-    assert_eq!(request.body, DsRequestBody::ClientDeleted);
-    let DsAuth::Provider { on_behalf_of, .. } = &request.auth else {
-        panic!("{request:?}");
+    let mut scene = Scene::with_open_peers().await;
+    let (alice, amy) = (&scene.device(ALICE).id, &scene.device(AMY).id);
+    let peer = |client: &ClientId, provider: &str| Write::ClientPeer {
+        client_id: client.clone(),
+        provider: provider.parse().unwrap(),
     };
-    let names = (on_behalf_of, request.sender.as_str(), &request.recipient);
-    assert_eq!(names, (alice, "a.example", &owner));
-    let bob = &scene.device(BOB).id;
-    let told = scene.site.node.tell_client_deleted(&owner, bob).await;
-    assert!(told.is_err(), "a client of another provider");
-    scene.goes_on().await;
+    let gone = Write::CloseClient {
+        client_id: alice.clone(),
+        at: scene.site.clock.now_ms(),
+    };
+    let writes = vec![
+        peer(alice, "b.example"),
+        peer(amy, "c.example"),
+        peer(alice, "c.example"),
+        gone,
+    ];
+    let change = Change {
+        expect: Vec::new(),
+        writes,
+    };
+    let alice = alice.clone();
+    scene.site.store.commit(change).await.unwrap();
+    scene.site.restart().await;
+    scene.site.settle().await;
+    let mut told = scene.site.peers.operations();
+    told.sort_by_key(|(provider, _)| provider.to_string());
+    let providers: Vec<_> = told.iter().map(|(provider, _)| provider.as_str()).collect();
+    assert_eq!(providers, ["b.example", "c.example"]);
+    for (owner, request) in told {
+        assert_eq!(request.body, DsRequestBody::ClientDeleted);
+        let DsAuth::Provider { on_behalf_of, .. } = &request.auth else {
+            panic!("{request:?}");
+        };
+        let names = (on_behalf_of, request.sender.as_str(), &request.recipient);
+        assert_eq!(names, (&alice, "a.example", &owner));
+    }
+    scene.site.end().await;
 }

@@ -14,19 +14,16 @@ async fn waiting(scene: &Scene, provider: &str) -> Vec<(Vec<String>, Option<u32>
         .await;
     let mut all = Vec::new();
     for row in rows.unwrap() {
-        let payload = QueuePayload::decode(&row.delivery.payload).unwrap();
+        let delivery = row.delivery().unwrap();
+        let payload = QueuePayload::decode(&delivery.payload).unwrap();
         assert!(matches!(payload, QueuePayload::MlsMessage(_)));
-        let digest = row.delivery.digest;
+        let digest = delivery.digest.clone();
         let recipients = store.outbox_audience(&digest).await.unwrap().unwrap();
         let recipients = Recipients::decode(&recipients).unwrap();
         assert_eq!(moh_messages::audience_digest(&recipients), digest);
         let names = recipients.iter().map(|sealed| home.keys.open_queue(sealed));
         let names = names.map(|client| client.unwrap().to_string());
-        all.push((
-            names.collect(),
-            row.delivery.except,
-            digest.as_slice().to_vec(),
-        ));
+        all.push((names.collect(), delivery.except, digest.as_slice().to_vec()));
     }
     all
 }

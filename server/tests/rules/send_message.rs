@@ -122,7 +122,7 @@ async fn who_is_alone_at_a_provider_has_nothing_sent_there() {
         let destination = destination.parse().unwrap();
         let rows = scene.site.store.outbox(&destination, 100, 1 << 30).await;
         let rows = rows.unwrap().into_iter();
-        let same = rows.filter(|row| row.delivery.payload == payload);
+        let same = rows.filter(|row| row.delivery().unwrap().payload == payload);
         assert_eq!(same.count(), expected, "{destination}");
     }
     scene.site.end().await;

@@ -341,8 +341,8 @@ impl Site {
             mail.0.insert(client.to_string(), messages);
         }
         for row in waiting {
-            if !deliveries.contains(&row.delivery.delivery_id) {
-                self.add_waiting(&row.delivery, &mut mail).await;
+            if !deliveries.contains(&row.delivery().unwrap().delivery_id) {
+                self.add_waiting(row.delivery().unwrap(), &mut mail).await;
             }
         }
         mail

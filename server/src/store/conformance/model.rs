@@ -390,7 +390,7 @@ async fn compare(store: &dyn Store, model: &Model, known: &mut Known) {
             .await;
         let mut found = Vec::new();
         for row in rows.unwrap() {
-            let payload = String::from_utf8(row.delivery.payload).unwrap();
+            let payload = String::from_utf8(row.delivery().unwrap().payload.clone()).unwrap();
             let id = known.ids.entry(payload.clone()).or_insert(row.id);
             assert_eq!(*id, row.id);
             found.push((destination == "b", payload));

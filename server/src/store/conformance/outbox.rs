@@ -28,7 +28,7 @@ pub(crate) async fn the_outbox_is_in_order_for_each_destination(data: &impl Data
     let all = waiting(usize::MAX, usize::MAX).await;
     assert_eq!(all.len(), 3);
     for (row, payload) in all.iter().zip(["payload 0", "payload 2", "payload 4"]) {
-        assert_eq!(row.delivery, delivery("b", 1, payload));
+        assert_eq!(row.delivery(), Some(&delivery("b", 1, payload)));
     }
     assert!(all.is_sorted_by(|a, b| a.id < b.id));
     // At most so many; no further one when so many bytes are reached; but always one.

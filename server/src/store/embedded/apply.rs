@@ -3,7 +3,7 @@
 use moh_messages::{AudienceDigest, ClientId, GroupId, ProviderName, UserId};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
-use super::{StoreError, accounts, bound, int, key_packages, reads, upkeep};
+use super::{StoreError, accounts, bindings, bound, int, key_packages, reads, upkeep};
 use crate::change::{Answer, Expect, OutboxDelivery, Whose, Write};
 use crate::store::CommitError;
 
@@ -79,6 +79,10 @@ pub(super) fn written(connection: &Connection, writes: &[Write]) -> Made {
                 digest,
                 members,
             } => audience(connection, sender, digest, members),
+            Write::BoundAudience { .. }
+            | Write::SharedQueue(_)
+            | Write::CloseClient { .. }
+            | Write::ClientPeer { .. } => bindings::written(connection, write),
             Write::Message { .. } => message(connection, write),
             Write::Delivered { .. } => delivered(connection, write),
             Write::OutboxAudience { digest, recipients } => {
@@ -115,7 +119,11 @@ pub(super) fn written(connection: &Connection, writes: &[Write]) -> Made {
     Ok(())
 }
 
-fn rows(connection: &Connection, sql: &str, params: impl Params) -> Result<usize, CommitError> {
+pub(super) fn rows(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+) -> Result<usize, CommitError> {
     Ok(connection.prepare_cached(sql)?.execute(params)?)
 }
 

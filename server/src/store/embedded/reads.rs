@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::{bound, name, opaque, schema};
 use crate::change::{Answer, OutboxDelivery, Version, Whose};
-use crate::store::{OutboxRow, StoreError, StoredGroup};
+use crate::store::{OutboxItem, OutboxRow, StoreError, StoredGroup};
 
 pub(super) type Found<T> = Result<Option<T>, StoreError>;
 
@@ -255,7 +255,8 @@ pub(super) fn outbox(
     max_bytes: usize,
 ) -> Result<Vec<OutboxRow>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, group_id, delivery_id, digest, except_position, created_at, payload
+        "SELECT id, group_id, delivery_id, digest, except_position, created_at, payload,
+             deleted_client
          FROM outbox WHERE destination = ?1 AND set_aside_reason IS NULL ORDER BY id",
     )?;
     let mut rows = statement.query([destination.as_str()])?;
@@ -264,17 +265,23 @@ pub(super) fn outbox(
         let Some(row) = rows.next()? else { break };
         let payload: Vec<u8> = row.get(6)?;
         bytes += payload.len();
-        found.push(OutboxRow {
-            id: number(row, 0)?,
-            delivery: OutboxDelivery {
+        let (created_at, deleted) = (number(row, 5)?, row.get::<_, Option<String>>(7)?);
+        let item = match deleted {
+            Some(client) => OutboxItem::ClientDeleted(name(&client)?),
+            None => OutboxItem::Delivery(OutboxDelivery {
                 destination: destination.clone(),
                 group_id: opaque(row.get(1)?)?,
                 delivery_id: opaque(row.get(2)?)?,
                 digest: opaque(row.get(3)?)?,
                 except: row.get(4)?,
-                created_at: number(row, 5)?,
+                created_at,
                 payload,
-            },
+            }),
+        };
+        found.push(OutboxRow {
+            id: number(row, 0)?,
+            created_at,
+            item,
         });
     }
     Ok(found)

@@ -175,6 +175,8 @@ async fn upkeep_is_by_index() {
         upkeep::WANT_FROM_ALL,
         upkeep::POSTPONE,
         upkeep::DEFER,
+        bindings::RENAME_ALL,
+        bindings::TELL_PEERS,
     ];
     for sql in some.iter().chain(&upkeep::FORGET) {
         let mut plan = connection

@@ -189,6 +189,7 @@ fn weight(write: &Write) -> usize {
         Write::RemovalsDone { clients, .. } => clients.len() * ROW,
         Write::KeepKeyPackages { only, .. } => only.len() * ROW,
         Write::Audience { members, .. } => members.len() * ROW,
+        Write::BoundAudience { seats, .. } => seats.len() * 3 * ROW,
         Write::Message { payload, .. } => payload.len(),
         Write::Delivered { result, .. } => result.len(),
         Write::OutboxAudience { recipients, .. } => recipients.len(),
@@ -199,6 +200,9 @@ fn weight(write: &Write) -> usize {
         | Write::ForgetGroup { .. }
         | Write::WantRemoval { .. }
         | Write::PostponeRemovals { .. }
+        | Write::SharedQueue(_)
+        | Write::CloseClient { .. }
+        | Write::ClientPeer { .. }
         | Write::OutboxDone { .. }
         | Write::OutboxSetAside { .. }
         | Write::Client { .. }

@@ -196,4 +196,21 @@ CREATE TABLE low_pools (
 
 /// To version 3: deliveries and connections.
 const DELIVERIES_AND_CONNECTIONS: &str = "
+-- Queues by SHA-256 of their sealed names, and who may deliver to them; none: everybody.
+CREATE TABLE queue_bindings (
+    queue BLOB PRIMARY KEY,
+    client TEXT NOT NULL,
+    sender TEXT,
+    -- 0: open, 1: closed, 2: open, and what is delivered is thrown away.
+    state INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX queue_bindings_by_client ON queue_bindings (client);
+-- Other providers that may have a client of ours in their groups.
+CREATE TABLE client_peers (
+    client TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    PRIMARY KEY (client, provider)
+) WITHOUT ROWID;
+-- Whom the destination is told to be gone; then there is no delivery.
+ALTER TABLE outbox ADD COLUMN deleted_client TEXT;
 ";

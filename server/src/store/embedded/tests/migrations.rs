@@ -71,7 +71,7 @@ async fn a_file_of_version_2_keeps_what_is_in_it() {
         assert_eq!((payloads(&items), items[0].sequence), (vec!["hello"], 1));
         let waiting = store.outbox(&provider("c"), 9, 999).await.unwrap();
         assert_eq!(waiting.len(), 1);
-        assert_eq!(waiting[0].delivery.payload, b"out");
+        assert_eq!(waiting[0].delivery().unwrap().payload, b"out");
         let version = store.group_version(&group_id("old")).await.unwrap();
         assert_eq!(version, Some(4));
     }
