@@ -235,11 +235,7 @@ impl Node {
         change.expect.extend(all);
         for client_id in gone {
             let told = self.client_changed(&left, &client_id, Boolean::False);
-            change.writes.push(Write::WantRemoval {
-                client_id: client_id.clone(),
-                group_id: None,
-                at: now,
-            });
+            change.writes.extend(Self::deletion_writes(&client_id, now));
             change
                 .writes
                 .push(Write::DeleteClient { client_id, at: now });

@@ -158,8 +158,7 @@ impl Node {
     /// The writes that go with the end of a client of ours, besides that of its name, key and
     /// KeyPackages: it is removed from our groups, its queues take nothing any more, and the
     /// other providers that know it are told.
-    #[must_use]
-    pub fn deletion_writes(client_id: &ClientId, now: u64) -> Vec<Write> {
+    pub(crate) fn deletion_writes(client_id: &ClientId, now: u64) -> Vec<Write> {
         vec![
             Write::WantRemoval {
                 client_id: client_id.clone(),

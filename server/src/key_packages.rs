@@ -10,12 +10,12 @@ use moh_messages::client_api::{Boolean, KeyPackagesLow, QueueItemPayload, Upload
 use moh_messages::{
     CipherSuite, ClientId, ClientKeyPackage, ClientKeyPackageStatus, ConnectionKeyPackageRequest,
     DsProtocolVersion, Endpoint, GroupKeyPackageRequest, KeyPackageBytes, KeyPackageRef,
-    KeyPackageResponse, List, UserId, UserKeyPackageStatus, UserKeyPackages,
+    KeyPackageResponse, List, ProviderName, UserId, UserKeyPackageStatus, UserKeyPackages,
 };
 use tokio::sync::OwnedMutexGuard;
 
 use crate::authenticate::{Claimed, Repeats};
-use crate::change::{Change, Expect, KeyPackage, Pool, Write};
+use crate::change::{Change, Expect, KeyPackage, Pool, Seat, Write};
 use crate::error::{Refusal, violation};
 use crate::group::{Checks, check_key_package};
 use crate::node::Node;
@@ -72,6 +72,8 @@ impl Drop for Turn<'_> {
 
 /// What somebody wants to have of our users.
 struct Wanted<'a> {
+    /// Whose user wants it.
+    by: &'a ProviderName,
     /// Whether it is for a connection group.
     for_connections: bool,
     /// Only these clients; empty: all.
@@ -102,7 +104,7 @@ impl Node {
         &self,
         client: &ClientId,
         upload: UploadKeyPackages,
-    ) -> Result<Vec<KeyPackage>, Refusal> {
+    ) -> Result<Vec<(KeyPackage, Seat)>, Refusal> {
         let (node, owner, now) = (self.clone(), client.clone(), self.now_ms());
         let checked = tokio::task::spawn_blocking(move || {
             // Attestations of others are not fetched for: this is for our own clients.
@@ -126,7 +128,10 @@ impl Node {
         let checked = checked
             .await
             .map_err(|_| Refusal::not_built("the check"))??;
-        let references: BTreeSet<_> = checked.iter().map(|p| p.reference.as_slice()).collect();
+        let references: BTreeSet<_> = checked
+            .iter()
+            .map(|(p, _)| p.reference.as_slice())
+            .collect();
         if references.len() < checked.len() {
             let what = "the same KeyPackage twice".to_owned();
             return Err(Refusal::InvalidKeyPackage(what));
@@ -137,17 +142,17 @@ impl Node {
     async fn take_in(
         &self,
         client: &ClientId,
-        uploaded: &[KeyPackage],
+        uploaded: &[(KeyPackage, Seat)],
         replace: bool,
     ) -> Result<(Change, ()), Refusal> {
-        let references: Vec<_> = uploaded.iter().map(|p| p.reference.clone()).collect();
+        let references: Vec<_> = uploaded.iter().map(|(p, _)| p.reference.clone()).collect();
         let known = self.store().known_key_packages(&references).await?;
         if known.iter().any(|(_, is_there)| !is_there) {
             let what = "a KeyPackage that was handed out, or replaced, is not taken again";
             return Err(Refusal::InvalidKeyPackage(what.to_owned()));
         }
         let is_known = |reference: &KeyPackageRef| known.iter().any(|(k, _)| k == reference);
-        let is_new = |package: &&KeyPackage| !is_known(&package.reference);
+        let is_new = |(package, _): &&(KeyPackage, Seat)| !is_known(&package.reference);
         let new: Vec<_> = uploaded.iter().filter(is_new).cloned().collect();
         let now = self.now_ms();
         let mut there = known.len() as u64;
@@ -176,13 +181,18 @@ impl Node {
         for for_connections in [false, true] {
             if new
                 .iter()
-                .any(|p| p.for_connections == for_connections && !p.last_resort)
+                .any(|(p, _)| p.for_connections == for_connections && !p.last_resort)
             {
                 let pool = pool_of(client, for_connections);
                 change.writes.push(Write::ToldLow { pool, told: false });
             }
         }
-        change.writes.extend(new.into_iter().map(Write::KeyPackage));
+        for (package, queue) in new {
+            if package.last_resort {
+                change.writes.push(Write::SharedQueue(queue));
+            }
+            change.writes.push(Write::KeyPackage(package));
+        }
         Ok((change, ()))
     }
 
@@ -211,6 +221,7 @@ impl Node {
             return Err(violation("a target is named twice"));
         }
         let wanted = Wanted {
+            by: &request.sender,
             for_connections: false,
             clients: &request.clients,
             cipher_suites: numbers(&request.cipher_suites),
@@ -250,6 +261,7 @@ impl Node {
             return Err(violation("the target is of another provider"));
         }
         let wanted = Wanted {
+            by: &request.sender,
             for_connections: true,
             clients: &[],
             cipher_suites: numbers(&request.cipher_suites),
@@ -329,6 +341,12 @@ impl Node {
             change
                 .writes
                 .push(Write::RemoveKeyPackage(reference.clone()));
+        }
+        if found.is_some() && wanted.by != self.name() {
+            change.writes.push(Write::ClientPeer {
+                client_id: client.clone(),
+                provider: wanted.by.clone(),
+            });
         }
         if left < self.limits().low_key_packages && !state.told_low {
             let low = KeyPackagesLow {

@@ -6,7 +6,7 @@ use tls_codec::DeserializeBytes as _;
 
 use super::leaf::{self, Entering};
 use super::{Checks, Undecided};
-use crate::change::KeyPackage;
+use crate::change::{KeyPackage, Seat, queue_digest};
 use crate::crypto::Crypto;
 use crate::error::Refusal;
 
@@ -18,7 +18,7 @@ fn invalid(what: impl std::fmt::Display) -> Refusal {
 }
 
 /// Checks a KeyPackage of `client`, whose attestations have been signed by the key that
-/// `checks` knows. `owner_of` tells whose queue is sealed in the leaf.
+/// `checks` knows. `owner_of` tells whose queue is sealed in the leaf. With it comes that queue.
 ///
 /// # Errors
 /// `invalid_key_package`, or what is wrong with the leaf.
@@ -27,7 +27,7 @@ pub fn check_key_package(
     client: &ClientId,
     owner_of: impl Fn(&ClientQueueInformation) -> Option<ClientId>,
     checks: &Checks<'_>,
-) -> Result<KeyPackage, Refusal> {
+) -> Result<(KeyPackage, Seat), Refusal> {
     let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes);
     let Ok(MlsMessageBodyIn::KeyPackage(key_package)) = message.map(MlsMessageIn::extract) else {
         return Err(invalid("not an MLSMessage with a KeyPackage"));
@@ -60,11 +60,9 @@ pub fn check_key_package(
         return Err(invalid("the KeyPackage is of another client"));
     }
     let queue = leaf::queue_config(node).map(|queue| queue.client_queue_information);
-    if queue.as_ref().and_then(owner_of).as_ref() != Some(client) {
-        return Err(invalid(
-            "the queue_config is not one that was made for this client",
-        ));
-    }
+    let queue = queue.filter(|sealed| owner_of(sealed).as_ref() == Some(client));
+    let queue = queue
+        .ok_or_else(|| invalid("the queue_config is not one that was made for this client"))?;
     let life = key_package.life_time();
     let now_seconds = checks.now / 1000;
     if !(life.not_before()..life.not_after()).contains(&now_seconds)
@@ -76,7 +74,11 @@ pub fn check_key_package(
     }
     let attested_until = leaf::attested_until(node).unwrap_or(0);
     let reference = key_package.hash_ref(&Crypto).map_err(invalid)?;
-    Ok(KeyPackage {
+    let seat = Seat {
+        client_id: client.clone(),
+        queue: queue_digest(&queue),
+    };
+    let key_package = KeyPackage {
         reference: KeyPackageRef::new(reference.as_slice()).map_err(invalid)?,
         client_id: client.clone(),
         cipher_suite: suite.0,
@@ -84,5 +86,6 @@ pub fn check_key_package(
         last_resort: key_package.last_resort(),
         expires_at: attested_until.min(life.not_after().saturating_mul(1000)),
         bytes: bytes.to_vec(),
-    })
+    };
+    Ok((key_package, seat))
 }
