@@ -36,11 +36,6 @@ impl Running {
         Ok(Self { node, stop, served })
     }
 
-    /// The provider itself.
-    pub(crate) fn node(&self) -> &Node {
-        &self.node
-    }
-
     /// Takes no further request, finishes those that are there, and ends.
     pub(crate) async fn stop(self) {
         self.stop.cancel();

@@ -134,13 +134,28 @@ impl Client {
     /// # Errors
     /// When this client is not in it, or the state database cannot be used.
     pub async fn is_leaving(&self, group: &GroupId) -> Result<bool, Error> {
+        Ok(self.leaving(group).await?.contains(self.client_id()))
+    }
+
+    /// The members that are about to be removed from a group: they, or the group's owner, have
+    /// proposed that, and nobody has committed it yet.
+    ///
+    /// # Errors
+    /// When this client is not in it, or the state database cannot be used.
+    pub async fn leaving(&self, group: &GroupId) -> Result<Vec<ClientId>, Error> {
         let id = group.clone();
         self.store()
             .run(move |tx| {
                 tx.owner(&id)?
                     .ok_or_else(|| Error::UnknownGroup(id.clone()))?;
                 let group = load(tx, &id)?;
-                Ok(intent::proposed_removals(&group).contains(&group.own_leaf_index()))
+                let leaves = intent::proposed_removals(&group);
+                let leaving = group
+                    .members()
+                    .filter(|member| leaves.contains(&member.index));
+                Ok(leaving
+                    .filter_map(|member| mls::client_of(&member.credential))
+                    .collect())
             })
             .await
     }

@@ -5,10 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use moh_client::{ConnectOptions, ProviderName};
+use moh_server::Environment;
 use moh_server::observe::{Observer, RequestEvent};
-use moh_server::{Environment, Node};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -117,16 +117,6 @@ impl Stage {
             Some(address) => options.resolve(provider.as_str(), *address),
             None => options,
         }
-    }
-
-    /// A provider.
-    ///
-    /// # Errors
-    /// When there is none of this name.
-    pub(super) fn provider(&self, name: &ProviderName) -> Result<&Node> {
-        let nodes = self.providers.iter().map(Running::node);
-        let mut named = nodes.filter(|node| node.name() == name);
-        named.next().with_context(|| format!("there is no {name}"))
     }
 
     /// What time it is for everybody.

@@ -237,19 +237,30 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
-    /// Waits until somebody knows that it is about to be removed.
-    async fn is_leaving(&self, device: &Device, group: &GroupId) -> Result<()> {
+    /// Waits until somebody knows that another one is about to be removed.
+    async fn sees_leaving(&self, device: &Device, group: &GroupId, gone: &Device) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        while !device.client.is_leaving(group).await? {
+        while !device.client.leaving(group).await?.contains(gone.id()) {
             ensure!(
                 Instant::now() < deadline,
                 "nobody proposed to remove {}",
-                device.id()
+                gone.id()
             );
             device.expect_nothing().await?;
             sleep(A_MOMENT).await;
         }
         Ok(())
+    }
+
+    /// A device is told that its user has one more, or one less.
+    async fn learns_of(&mut self, device: &Device, other: &Device, is_new: bool) -> Result<()> {
+        let told = device.expect("the change of devices", |event| match event {
+            Event::DevicesChanged { client, added } if client == other.id() && *added == is_new => {
+                Some(())
+            }
+            _ => None,
+        });
+        told.await
     }
 
     async fn agree(&mut self, group: &GroupId, everyone: &[&Device]) -> Result<()> {

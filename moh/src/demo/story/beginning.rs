@@ -22,6 +22,8 @@ impl Story<'_> {
         self.step("Alice links a tablet, Bob a laptop; their phones vouch for them");
         let tablet = alice.link(self.stage, "tablet").await?;
         let laptop = bob.link(self.stage, "laptop").await?;
+        self.learns_of(&alice, &tablet, true).await?;
+        self.learns_of(&bob, &laptop, true).await?;
         let cast = Cast {
             alice,
             tablet,

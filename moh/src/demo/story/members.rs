@@ -1,6 +1,8 @@
 //! Who is in the group, and who says so; and who leaves it.
 
-use anyhow::{Result, anyhow};
+use std::time::Duration;
+
+use anyhow::Result;
 use moh_client::{DsErrorCode, Event, GroupId, UserId};
 
 use super::{Change, Story};
@@ -142,18 +144,20 @@ impl Story<'_> {
         alice.client.send(group, text).await?;
         self.see_that_one_is_gone(group, tablet, alice, &readers, text)
             .await?;
+        self.is_out(group, tablet, alice).await?;
 
-        self.step("Bob's laptop is stolen: b.example says that it is gone");
-        let owner = alice.client.owner(group).await?;
-        let home = laptop.client.user_id().provider();
-        self.stage
-            .provider(&home)?
-            .tell_client_deleted(&owner, laptop.id())
-            .await
-            .map_err(|error| anyhow!("{error}"))?;
-        self.is_leaving(laptop, group).await?;
+        let code = DsErrorCode::UNAUTHENTICATED;
+        self.step_with(
+            "Bob's laptop is stolen; with his phone he deletes it",
+            &[code],
+        );
+        bob.client.delete_device(laptop.id()).await?;
+        self.learns_of(bob, laptop, false).await?;
+        self.sees_leaving(bob, group, laptop).await?;
         self.transcript
-            .note(laptop.id(), "sees    that a.example proposes to remove it");
+            .note(bob.id(), "sees    that a.example proposes to remove it");
+        let read = laptop.client.receive(Duration::ZERO).await;
+        self.refused(laptop, "read_queue", code, read)?;
 
         let code = DsErrorCode::PENDING_PROPOSALS;
         self.step_with("Alice has not heard of it, and writes", &[code]);
@@ -177,7 +181,6 @@ impl Story<'_> {
     ) -> Result<()> {
         let change = Change::Without(gone);
         self.see_change(group, &[from], from, change).await?;
-        self.is_out(group, gone, from).await?;
         for reader in readers {
             self.see_change(group, &[reader], from, change).await?;
             self.all_read(group, from, &[reader], text).await?;
