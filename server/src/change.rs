@@ -5,6 +5,7 @@
 //! operation is run again on fresh state. Group state and the deliveries that follow from it
 //! are atomic by shape: they are in the same change.
 
+use moh_messages::client_api::BlockTarget;
 use moh_messages::{
     AudienceDigest, ClientId, ClientQueueInformation, DeliveryId, GroupId, KeyPackageRef,
     ProviderName, PublicKey, SignatureScheme, UserId,
@@ -73,6 +74,15 @@ pub enum Expect {
     NewMessage(GroupId, [u8; 32]),
     /// No delivery of this id has been taken from this provider.
     NewDelivery(ProviderName, DeliveryId),
+    /// Whether a user of our own has blocked a peer, or the peer's provider.
+    Blocked {
+        /// Our own user.
+        user: UserId,
+        /// A user of any provider.
+        peer: UserId,
+        /// Whether that is so.
+        blocked: bool,
+    },
 }
 
 /// One thing that becomes durable.
@@ -297,7 +307,8 @@ pub enum Write {
         /// Whether it has been told.
         told: bool,
     },
-    /// Whether a peer may fetch the KeyPackages of a user of our own.
+    /// Whether a peer may fetch the KeyPackages of a user of our own. What the peer has asked for
+    /// stays undecided.
     Consent {
         /// Our own user.
         user: UserId,
@@ -305,6 +316,52 @@ pub enum Write {
         peer: UserId,
         /// Whether they may.
         allowed: bool,
+        /// In milliseconds since the Unix epoch. The time of a consent that there is stays.
+        at: u64,
+    },
+    /// A peer asks to be connected with a user of our own.
+    Asked {
+        /// Our own user.
+        user: UserId,
+        /// A user of any provider.
+        peer: UserId,
+        /// The queues that the peer's connection group delivers to.
+        queues: Vec<QueueDigest>,
+        /// In milliseconds since the Unix epoch. The time of what is there already stays.
+        at: u64,
+    },
+    /// What a peer has asked for is decided; nothing changes where there is nothing. The consent
+    /// stays as it is.
+    Decided {
+        /// Our own user.
+        user: UserId,
+        /// A user of any provider.
+        peer: UserId,
+        /// How.
+        decision: Decided,
+    },
+    /// What a provider delivers to these queues is thrown away, but for shared ones. A conflict
+    /// where one of them takes nothing from it.
+    Mute {
+        /// Who delivers.
+        sender: ProviderName,
+        /// To which queues.
+        seats: Vec<Seat>,
+    },
+    /// A user of our own blocks somebody, or does not any more. To block takes back what the user
+    /// consented to, and throws away what was asked and what comes of it.
+    Block {
+        /// Our own user.
+        user: UserId,
+        /// Whom.
+        target: BlockTarget,
+        /// Whether they are blocked.
+        blocked: bool,
+    },
+    /// The connections and the blocks of a user of our own are forgotten.
+    ForgetUser {
+        /// Who.
+        user: UserId,
     },
     /// A client needs nothing up to here any more.
     Acknowledge {
@@ -313,6 +370,15 @@ pub enum Write {
         /// As the store numbered it. A smaller number than before changes nothing.
         sequence: u64,
     },
+}
+
+/// What became of what a peer asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// The queues go on.
+    Accepted,
+    /// The queues take nothing any more, but for shared ones.
+    Declined,
 }
 
 /// The first answer to a message.

@@ -24,6 +24,7 @@ impl Node {
             user: user.clone(),
             peer: peer.clone(),
             allowed,
+            at: self.now_ms(),
         };
         Ok(self
             .commit(Change {

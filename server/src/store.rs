@@ -16,6 +16,7 @@ mod embedded;
 pub use embedded::{Embedded, EmbeddedOptions, Observer, WriterEvent};
 
 use async_trait::async_trait;
+use moh_messages::client_api::{BlockTarget, Connection, ConnectionState};
 use moh_messages::{
     AudienceDigest, ClientId, DeliveryId, GroupId, KeyPackageRef, ProviderName, UserId,
 };
@@ -96,6 +97,21 @@ pub struct QueueRow {
     pub received_at: u64,
     /// A `QueueItemPayload`.
     pub payload: Vec<u8>,
+}
+
+/// What there is between a user of our own and a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relation {
+    /// None: nothing.
+    pub state: Option<ConnectionState>,
+    /// How often the peer has asked, and nothing was decided.
+    pub requests: u64,
+    /// Whether the user has blocked the peer, or their provider.
+    pub blocked: bool,
+    /// How many peers have asked the user, without the user's consent.
+    pub asked: u64,
+    /// How many connections the user has, these included.
+    pub connections: u64,
 }
 
 /// Durable storage of one provider.
@@ -201,8 +217,31 @@ pub trait Store: Send + Sync + 'static {
         references: &[KeyPackageRef],
     ) -> Result<Vec<(KeyPackageRef, bool)>, StoreError>;
 
-    /// Whether `user` lets `peer` fetch their KeyPackages.
+    /// Whether `user` lets `peer` fetch their KeyPackages, and blocks neither them nor their
+    /// provider.
     async fn consent(&self, user: &UserId, peer: &UserId) -> Result<bool, StoreError>;
+
+    /// Whether `user` has blocked `peer`, or their provider.
+    async fn blocked(&self, user: &UserId, peer: &UserId) -> Result<bool, StoreError>;
+
+    /// What there is between a user and a peer, and what else the user has.
+    async fn relation(&self, user: &UserId, peer: &UserId) -> Result<Relation, StoreError>;
+
+    /// The connections of a user, by the name of the peer, at most `max` after `after`.
+    async fn connections(
+        &self,
+        user: &UserId,
+        after: Option<&UserId>,
+        max: usize,
+    ) -> Result<Vec<Connection>, StoreError>;
+
+    /// Whom a user blocks: users by name, then providers by name, at most `max` after `after`.
+    async fn blocks(
+        &self,
+        user: &UserId,
+        after: Option<&BlockTarget>,
+        max: usize,
+    ) -> Result<Vec<BlockTarget>, StoreError>;
 
     /// What is in a client's queue after `after`, in order: at most `max_rows`, and no further
     /// one once their payloads have `max_bytes` together.

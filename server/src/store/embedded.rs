@@ -11,6 +11,7 @@
 mod accounts;
 mod apply;
 mod bindings;
+mod connections;
 mod key_packages;
 mod queue;
 mod reads;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
+use moh_messages::client_api::{BlockTarget, Connection};
 use moh_messages::{
     AudienceDigest, ClientId, DeliveryId, GroupId, KeyPackageRef, ProviderName, UserId,
 };
@@ -34,7 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::reads::Readers;
 use self::writer::{Job, Writer};
-use super::{CommitError, OutboxRow, QueueRow, Store, StoreError, StoredGroup};
+use super::{CommitError, OutboxRow, QueueRow, Relation, Store, StoreError, StoredGroup};
 use crate::change::{
     Answer, Change, Client, InvitationId, KeyPackage, Pool, PoolState, Seat, Version,
 };
@@ -309,7 +311,45 @@ impl Store for Embedded {
     async fn consent(&self, user: &UserId, peer: &UserId) -> Result<bool, StoreError> {
         let (user, peer) = (user.clone(), peer.clone());
         self.readers
-            .read(move |c| reads::consent(c, &user, &peer))
+            .read(move |c| connections::consent(c, &user, &peer))
+            .await
+    }
+
+    async fn blocked(&self, user: &UserId, peer: &UserId) -> Result<bool, StoreError> {
+        let (user, peer) = (user.clone(), peer.clone());
+        self.readers
+            .read(move |c| connections::blocked(c, &user, &peer))
+            .await
+    }
+
+    async fn relation(&self, user: &UserId, peer: &UserId) -> Result<Relation, StoreError> {
+        let (user, peer) = (user.clone(), peer.clone());
+        self.readers
+            .read(move |c| connections::relation(c, &user, &peer))
+            .await
+    }
+
+    async fn connections(
+        &self,
+        user: &UserId,
+        after: Option<&UserId>,
+        max: usize,
+    ) -> Result<Vec<Connection>, StoreError> {
+        let (user, after) = (user.clone(), after.cloned());
+        self.readers
+            .read(move |c| connections::connections(c, &user, after.as_ref(), max))
+            .await
+    }
+
+    async fn blocks(
+        &self,
+        user: &UserId,
+        after: Option<&BlockTarget>,
+        max: usize,
+    ) -> Result<Vec<BlockTarget>, StoreError> {
+        let (user, after) = (user.clone(), after.cloned());
+        self.readers
+            .read(move |c| connections::blocks(c, &user, after.as_ref(), max))
             .await
     }
 

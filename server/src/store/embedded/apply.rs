@@ -1,9 +1,9 @@
 //! A change in SQL: what it expects, and what it writes.
 
-use moh_messages::{AudienceDigest, ClientId, GroupId, ProviderName, UserId};
+use moh_messages::{AudienceDigest, ClientId, GroupId, ProviderName};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
-use super::{StoreError, accounts, bindings, bound, int, key_packages, reads, upkeep};
+use super::{StoreError, accounts, bindings, bound, connections, int, key_packages, reads, upkeep};
 use crate::change::{Answer, Expect, OutboxDelivery, Whose, Write};
 use crate::store::CommitError;
 
@@ -48,6 +48,11 @@ fn holds(connection: &Connection, expect: &Expect) -> Result<bool, StoreError> {
             "SELECT 1 FROM delivered WHERE sender = ?1 AND delivery_id = ?2",
             params![sender.as_str(), delivery_id.as_slice()],
         )?),
+        Expect::Blocked {
+            user,
+            peer,
+            blocked,
+        } => Ok(connections::blocked(connection, user, peer)? == *blocked),
     }
 }
 
@@ -82,7 +87,8 @@ pub(super) fn written(connection: &Connection, writes: &[Write]) -> Made {
             Write::BoundAudience { .. }
             | Write::SharedQueue(_)
             | Write::CloseClient { .. }
-            | Write::ClientPeer { .. } => bindings::written(connection, write),
+            | Write::ClientPeer { .. }
+            | Write::Mute { .. } => bindings::written(connection, write),
             Write::Message { .. } => message(connection, write),
             Write::Delivered { .. } => delivered(connection, write),
             Write::OutboxAudience { digest, recipients } => {
@@ -105,11 +111,11 @@ pub(super) fn written(connection: &Connection, writes: &[Write]) -> Made {
             | Write::RemoveKeyPackage(_)
             | Write::KeepKeyPackages { .. }
             | Write::ToldLow { .. } => key_packages::written(connection, write),
-            Write::Consent {
-                user,
-                peer,
-                allowed,
-            } => consent(connection, user, peer, *allowed),
+            Write::Consent { .. }
+            | Write::Asked { .. }
+            | Write::Decided { .. }
+            | Write::Block { .. }
+            | Write::ForgetUser { .. } => connections::written(connection, write),
             Write::Acknowledge {
                 client_id,
                 sequence,
@@ -383,13 +389,4 @@ fn outbox(connection: &Connection, delivery: &OutboxDelivery) -> Made {
             delivery.payload
         ],
     )
-}
-
-fn consent(connection: &Connection, user: &UserId, peer: &UserId, allowed: bool) -> Made {
-    let sql = if allowed {
-        "INSERT INTO consents (user_id, peer) VALUES (?1, ?2) ON CONFLICT DO NOTHING"
-    } else {
-        "DELETE FROM consents WHERE user_id = ?1 AND peer = ?2"
-    };
-    run(connection, sql, [user.as_str(), peer.as_str()])
 }

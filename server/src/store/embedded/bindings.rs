@@ -1,11 +1,11 @@
 //! Who may deliver to which queue. A queue is bound to the provider that delivers to it first.
 
 use moh_messages::{AudienceDigest, ClientId, ProviderName};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::apply::{Made, rows, run};
 use super::int;
-use crate::change::{Seat, Write};
+use crate::change::{QueueDigest, Seat, Write};
 use crate::store::{CommitError, StoreError};
 
 /// What a provider may expect of a queue.
@@ -18,15 +18,26 @@ enum Takes {
     Nothing,
 }
 
-/// As `queue_bindings` has it.
-const CLOSED: i64 = 1;
-const MUTED: i64 = 2;
+/// What a queue becomes, as `queue_bindings` has it.
+#[derive(Clone, Copy)]
+pub(super) enum State {
+    Closed = 1,
+    Muted = 2,
+}
+
+const CLOSED: i64 = State::Closed as i64;
+const MUTED: i64 = State::Muted as i64;
 
 /// Audiences that hold a client have to be said anew: what has no name is not found by it. What
 /// is in them already stays there.
 pub(super) const RENAME_ALL: &str = "
     UPDATE audiences SET digest = CAST('said ' || id AS BLOB)
     WHERE id IN (SELECT audience FROM audience_members WHERE client = ?1)";
+
+/// The same for one who names audiences.
+pub(super) const RENAME: &str = "
+    UPDATE audiences SET digest = CAST('said ' || id AS BLOB)
+    WHERE id IN (SELECT audience FROM audience_members WHERE client = ?1) AND sender = ?2";
 
 pub(super) const TELL_PEERS: &str = "
     INSERT INTO outbox
@@ -61,6 +72,32 @@ pub(super) fn queues_take(
     queues.iter().map(take).collect()
 }
 
+/// A queue takes nothing any more, or throws it away, unless it is a shared one; the audiences
+/// that hold its client, and are named by the one who delivers to it, have to be said anew.
+pub(super) fn set_state(connection: &Connection, queue: &QueueDigest, state: State) -> Made {
+    let bound: Option<(String, String)> = connection
+        .prepare_cached(
+            "UPDATE queue_bindings SET state = ?2 WHERE queue = ?1 AND sender IS NOT NULL
+             RETURNING client, sender",
+        )?
+        .query_row(params![queue, state as i64], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    match bound {
+        Some((client, sender)) => run(connection, RENAME, [client, sender]),
+        None => Ok(()),
+    }
+}
+
+fn mute(connection: &Connection, sender: &ProviderName, seats: &[Seat]) -> Made {
+    for seat in seats {
+        bind(connection, sender, seat)?;
+        set_state(connection, &seat.queue, State::Muted)?;
+    }
+    Ok(())
+}
+
 /// Makes the writes that are about who may deliver alone.
 pub(super) fn written(connection: &Connection, write: &Write) -> Made {
     match write {
@@ -75,6 +112,7 @@ pub(super) fn written(connection: &Connection, write: &Write) -> Made {
              ON CONFLICT DO NOTHING",
             params![seat.queue, seat.client_id.as_str()],
         ),
+        Write::Mute { sender, seats } => mute(connection, sender, seats),
         Write::CloseClient { client_id, at } => close_client(connection, client_id, *at),
         Write::ClientPeer {
             client_id,

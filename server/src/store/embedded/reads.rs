@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use moh_messages::{AudienceDigest, ClientId, DeliveryId, GroupId, ProviderName, UserId};
+use moh_messages::{AudienceDigest, ClientId, DeliveryId, GroupId, ProviderName};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
@@ -292,16 +292,6 @@ pub(super) fn outbox_audience(connection: &Connection, digest: &AudienceDigest) 
         .prepare_cached("SELECT recipients FROM outbox_audiences WHERE digest = ?1")?
         .query_row([digest.as_slice()], |row| row.get(0))
         .optional()?)
-}
-
-pub(super) fn consent(
-    connection: &Connection,
-    user: &UserId,
-    peer: &UserId,
-) -> Result<bool, StoreError> {
-    Ok(connection
-        .prepare_cached("SELECT 1 FROM consents WHERE user_id = ?1 AND peer = ?2")?
-        .exists([user.as_str(), peer.as_str()])?)
 }
 
 pub(super) fn acknowledged(

@@ -175,6 +175,7 @@ async fn upkeep_is_by_index() {
         upkeep::WANT_FROM_ALL,
         upkeep::POSTPONE,
         upkeep::DEFER,
+        bindings::RENAME,
         bindings::RENAME_ALL,
         bindings::TELL_PEERS,
     ];

@@ -190,6 +190,8 @@ fn weight(write: &Write) -> usize {
         Write::KeepKeyPackages { only, .. } => only.len() * ROW,
         Write::Audience { members, .. } => members.len() * ROW,
         Write::BoundAudience { seats, .. } => seats.len() * 3 * ROW,
+        Write::Mute { seats, .. } => seats.len() * ROW,
+        Write::Asked { queues, .. } => queues.len() * ROW,
         Write::Message { payload, .. } => payload.len(),
         Write::Delivered { result, .. } => result.len(),
         Write::OutboxAudience { recipients, .. } => recipients.len(),
@@ -212,6 +214,9 @@ fn weight(write: &Write) -> usize {
         | Write::RemoveKeyPackage(_)
         | Write::ToldLow { .. }
         | Write::Consent { .. }
+        | Write::Decided { .. }
+        | Write::Block { .. }
+        | Write::ForgetUser { .. }
         | Write::Acknowledge { .. } => 0,
     }
 }

@@ -213,4 +213,32 @@ CREATE TABLE client_peers (
 ) WITHOUT ROWID;
 -- Whom the destination is told to be gone; then there is no delivery.
 ALTER TABLE outbox ADD COLUMN deleted_client TEXT;
+-- Our own users and their peers. state 0: the peer has asked, 1: the peer may fetch KeyPackages.
+CREATE TABLE connections (
+    user_id TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    -- How often the peer has asked, and nothing was decided.
+    requests INTEGER NOT NULL,
+    PRIMARY KEY (user_id, peer)
+) WITHOUT ROWID;
+CREATE INDEX connections_asked ON connections (user_id) WHERE state = 0;
+-- The queues of what peers have asked for.
+CREATE TABLE connection_queues (
+    user_id TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    queue BLOB NOT NULL,
+    PRIMARY KEY (user_id, peer, queue)
+) WITHOUT ROWID;
+INSERT INTO connections (user_id, peer, state, since, requests)
+    SELECT user_id, peer, 1, 0, 0 FROM consents;
+DROP TABLE consents;
+-- kind 0: a user, 1: a provider.
+CREATE TABLE blocks (
+    user_id TEXT NOT NULL,
+    kind INTEGER NOT NULL,
+    target TEXT NOT NULL,
+    PRIMARY KEY (user_id, kind, target)
+) WITHOUT ROWID;
 ";
