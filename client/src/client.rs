@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moh_messages::client_api::{
     Boolean, ClientRequestBody, ClientResponseBody, GetQueueConfigs, SetConsent,
 };
-use moh_messages::{CipherSuite, ClientId, GroupId, ProviderName, QueueConfig, UserId};
+use moh_messages::{CipherSuite, ClientId, GroupId, GroupType, ProviderName, QueueConfig, UserId};
 use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::Instant;
 
@@ -21,6 +22,7 @@ use crate::settle::{Retry, load};
 use crate::store::{AccountRow, Store};
 use crate::stream::Events;
 use crate::transport::ConnectOptions;
+use crate::upkeep::Errand;
 
 /// How many events are handed out at once, at most.
 const MAX_EVENTS: u32 = 256;
@@ -40,6 +42,12 @@ struct Inner {
     group_locks: Mutex<HashMap<GroupId, Arc<tokio::sync::Mutex<()>>>>,
     /// Groups in which a stored request got no answer.
     retries: Mutex<HashMap<GroupId, Retry>>,
+    /// What this client tried to do of its own accord, and is to try again.
+    errands: Mutex<HashMap<Errand, Retry>>,
+    /// There was a look at KeyPackages since the start.
+    has_looked: AtomicBool,
+    /// Held by whoever is about connections.
+    connecting: tokio::sync::Mutex<()>,
     /// Held by whoever processes queue items, so that they are processed in order.
     processing: tokio::sync::Mutex<()>,
     /// The number of the last event that the application was given.
@@ -90,6 +98,9 @@ impl Client {
                 cipher_suite: account.cipher_suite,
                 group_locks: Mutex::default(),
                 retries: Mutex::default(),
+                errands: Mutex::default(),
+                has_looked: AtomicBool::new(false),
+                connecting: tokio::sync::Mutex::default(),
                 processing: tokio::sync::Mutex::default(),
                 handed_out: tokio::sync::Mutex::default(),
                 new_events: Notify::new(),
@@ -127,13 +138,25 @@ impl Client {
             .await
     }
 
-    /// The groups that this client is in, the one joined first first.
+    /// The groups that this client is in, the one joined first first; without the groups of
+    /// [`connections`](Self::connections), which are groups of another kind.
     ///
     /// # Errors
     /// When the state database cannot be used.
     pub async fn groups(&self) -> Result<Vec<GroupId>, Error> {
         let groups = self.store().run(|tx| Ok::<_, Error>(tx.groups()?)).await?;
         Ok(groups.into_iter().map(|(group, _)| group).collect())
+    }
+
+    /// What kind of group it is: one of any users, or the group of a connection.
+    ///
+    /// # Errors
+    /// When this client is not in it, or the state database cannot be used.
+    pub async fn group_kind(&self, group: &GroupId) -> Result<GroupType, Error> {
+        let id = group.clone();
+        self.store()
+            .run(move |tx| tx.group_type(&id)?.ok_or(Error::UnknownGroup(id)))
+            .await
     }
 
     /// The provider that owns a group.
@@ -288,6 +311,10 @@ impl Client {
         self.inner.cipher_suite
     }
 
+    pub(crate) fn connecting(&self) -> &tokio::sync::Mutex<()> {
+        &self.inner.connecting
+    }
+
     pub(crate) fn processing(&self) -> &tokio::sync::Mutex<()> {
         &self.inner.processing
     }
@@ -314,6 +341,36 @@ impl Client {
         match retry {
             Some(retry) => retries.insert(group.clone(), retry),
             None => retries.remove(group),
+        };
+    }
+
+    /// Whether there was a look at KeyPackages since the start.
+    pub(crate) fn has_looked(&self) -> bool {
+        self.inner.has_looked.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_has_looked(&self) {
+        self.inner.has_looked.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn errand_retry(&self, errand: &Errand) -> Option<Retry> {
+        let errands = self
+            .inner
+            .errands
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        errands.get(errand).copied()
+    }
+
+    pub(crate) fn set_errand_retry(&self, errand: Errand, retry: Option<Retry>) {
+        let mut errands = self
+            .inner
+            .errands
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match retry {
+            Some(retry) => errands.insert(errand, retry),
+            None => errands.remove(&errand),
         };
     }
 

@@ -101,6 +101,19 @@ pub enum Error {
     /// provider does not tell these apart.
     #[error("{0} does not exist, or did not consent to being added to groups")]
     NoConsent(UserId),
+    /// The user does not exist, or lets this one not even ask: their provider does not tell these
+    /// apart.
+    #[error("{0} does not exist, or does not want to be asked")]
+    NoSuchUser(UserId),
+    /// It is this client's own user.
+    #[error("{0} is this client's own user")]
+    OwnUser(UserId),
+    /// The user has not asked to be connected, or has taken that back.
+    #[error("there is no request of {0}, or it is there no more")]
+    NoRequest(UserId),
+    /// The user is connected already.
+    #[error("{0} is connected already")]
+    AlreadyConnected(UserId),
     /// None of the user's clients can be added now.
     #[error("no client of {0} can be added: they have no KeyPackage that fits")]
     NoKeyPackage(UserId),
@@ -199,6 +212,10 @@ impl Error {
             | Self::OtherKey(_)
             | Self::CipherSuite(_)
             | Self::NoConsent(_)
+            | Self::NoSuchUser(_)
+            | Self::OwnUser(_)
+            | Self::NoRequest(_)
+            | Self::AlreadyConnected(_)
             | Self::NoKeyPackage(_)
             | Self::OtherClient(_)
             | Self::NotRegistered

@@ -31,6 +31,10 @@ struct GroupState {
     tree: TreeBytes,
     /// The epoch that this client was in when it asked; 0 if in none.
     known_epoch: u64,
+    /// This client's leaf there, where it could show that it has one.
+    old_leaf: Option<u32>,
+    /// Whether only who has a leaf there is to join.
+    only_again: bool,
 }
 
 impl Client {
@@ -57,7 +61,7 @@ impl Client {
         if is_member {
             return Err(Error::AlreadyMember(self.client_id().to_string()));
         }
-        self.join_from_outside(group, owner).await
+        self.join_from_outside(group, owner, false).await
     }
 
     /// Joins a group again, in which this client cannot follow the others any more: because its
@@ -78,7 +82,7 @@ impl Client {
         }
         self.read_what_is_there().await?;
         let owner = self.owner(group).await?;
-        self.join_from_outside(group, &owner).await
+        self.join_from_outside(group, &owner, false).await
     }
 
     /// The old state may be good for some of what is in the queue.
@@ -93,25 +97,30 @@ impl Client {
         Ok(())
     }
 
-    async fn join_from_outside(
+    /// Joins by an external commit; only again, where that is said. The caller holds the group's
+    /// lock.
+    pub(crate) async fn join_from_outside(
         &self,
         group: &GroupId,
         owner: &ProviderName,
+        only_again: bool,
     ) -> Result<Accepted, Error> {
         for losses in 0..MAX_TRIES {
             let leaf = LeafContent {
                 attestation: self.attestation().await?,
                 queue_config: self.queue_config().await?,
             };
-            let (state, old_leaf) = self.group_state(group, owner).await?;
+            let (mut state, old_leaf) = self.group_state(group, owner).await?;
+            state.old_leaf = old_leaf;
+            state.only_again = only_again;
             let (this, id, owner) = (self.clone(), group.clone(), owner.clone());
             let pending = self
                 .store()
-                .run(move |tx| this.prepare_join(tx, id, owner, &state, &leaf, old_leaf))
+                .run(move |tx| this.prepare_join(tx, id, owner, &state, &leaf))
                 .await?;
             let error = match self.submit(&pending).await? {
                 Verdict::Accepted(accepted) => {
-                    self.accept(&pending, false).await?;
+                    self.take_up(&pending, false).await?;
                     return Ok(accepted);
                 }
                 Verdict::Refused(error) => error,
@@ -191,6 +200,8 @@ impl Client {
                 group_info,
                 tree,
                 known_epoch,
+                old_leaf: None,
+                only_again: false,
             }),
             Reply::Done(_) => Err(bad_answer(owner, "no external commit information")),
             Reply::Refused(error) => {
@@ -211,7 +222,6 @@ impl Client {
         owner: ProviderName,
         state: &GroupState,
         leaf: &LeafContent,
-        old_leaf: Option<u32>,
     ) -> Result<Pending, Error> {
         let api = self.api();
         if tx.pending(&group)?.is_some() {
@@ -224,13 +234,16 @@ impl Client {
         let tree = RatchetTreeIn::tls_deserialize_exact_bytes(state.tree.as_slice())
             .map_err(|error| bad_answer(&owner, &error.to_string()))?;
         let replaces = self.has_leaf(&group, &owner, &tree)?;
+        if state.only_again && !replaces {
+            return Err(Error::NotMember(api.client.to_string()));
+        }
         tx.drop_staged(&group)?;
         let bundle =
             self.commit_from_outside(&tx.staged(&group), &owner, group_info, tree, leaf)?;
         let body = DsRequestBody::ExternalJoin(GroupUpdate {
             group_update: group_update(&bundle)?,
         });
-        let request = match old_leaf {
+        let request = match state.old_leaf {
             Some(leaf_index) if replaces => signed_by_leaf(api, &owner, body, leaf_index)?,
             _ => for_provider(api, &owner, body),
         };

@@ -1,12 +1,11 @@
 //! This client's KeyPackages, and those of others.
 
-use std::time::Duration;
-
-use moh_messages::client_api::{Boolean, ClientRequestBody, ClientResponseBody, UploadKeyPackages};
+use moh_messages::client_api::{Boolean, ClientRequestBody, UploadKeyPackages};
 use moh_messages::{
-    CipherSuite, ClientId, ClientKeyPackageStatus, DsProtocolVersion, DsResponse, DsResponseBody,
-    Endpoint, GroupKeyPackageRequest, KeyPackageBytes, KeyPackageResponse, List, Message, Opaque,
-    ProviderAuth, UserId, UserKeyPackageStatus, UserKeyPackages,
+    CipherSuite, ClientId, ClientKeyPackageStatus, ConnectionKeyPackageRequest, DsProtocolVersion,
+    DsResponse, DsResponseBody, Endpoint, GroupKeyPackageRequest, GroupType, KeyPackageBytes,
+    KeyPackageResponse, List, Message, Opaque, ProviderAuth, UserId, UserKeyPackageStatus,
+    UserKeyPackages,
 };
 use openmls::prelude::KeyPackage;
 use openmls_rust_crypto::RustCrypto;
@@ -15,7 +14,7 @@ use tls_codec::DeserializeBytes;
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::mls::{self, LeafContent};
+use crate::mls::{self, KeyPackageKind, LeafContent};
 use crate::store::{KeyPackageRow, StoreError, Tx};
 
 /// How many KeyPackages go into one upload.
@@ -34,13 +33,25 @@ pub(crate) struct Fetched {
 }
 
 impl Client {
-    /// Uploads so many KeyPackages that the provider has `count` to hand out, as far as this
-    /// client knows, and one of last resort, for when they are used up. Each lets somebody add
-    /// this client to a group once. Call it after registering, and now and then.
+    /// Uploads so many KeyPackages that the provider has `count` of each kind to hand out: for
+    /// groups, each of which lets somebody add this client to one, and for requests to connect.
+    /// For when they are used up there is one of last resort of each kind. Call it after
+    /// registering; from then on it is done again whenever they run low.
     ///
     /// # Errors
     /// When the provider refuses, there is no answer, or the state database cannot be used.
     pub async fn refill_key_packages(&self, count: usize) -> Result<(), Error> {
+        let wanted = u32::try_from(count).unwrap_or(u32::MAX);
+        self.store()
+            .run(move |tx| Ok::<_, Error>(tx.set_key_packages_wanted(wanted)?))
+            .await?;
+        self.refill(count, count).await?;
+        Ok(())
+    }
+
+    /// Uploads so many KeyPackages that there are `count` of each kind of which there are fewer
+    /// than `low`; how many that were.
+    pub(crate) async fn refill(&self, count: usize, low: usize) -> Result<usize, Error> {
         let now_s = self.api().now_ms() / 1000;
         let rows = self
             .store()
@@ -49,28 +60,81 @@ impl Client {
                 Ok::<_, Error>(tx.key_packages()?)
             })
             .await?;
-        let usable = |last_resort: bool| {
-            rows.iter()
-                .filter(|row| row.at_provider && row.last_resort == last_resort)
-                .filter(|row| row.not_after_s > now_s + ALMOST_OVER_S)
-                .count()
-        };
-        if usable(true) == 0 {
-            self.upload(1, true).await?;
+        let at_provider = self.counted_by_provider().await?;
+        let mut uploaded = 0;
+        for for_connections in [false, true] {
+            let usable = |last_resort| {
+                let kind = KeyPackageKind {
+                    for_connections,
+                    last_resort,
+                };
+                rows.iter()
+                    .filter(|row| row.at_provider && row.kind == kind)
+                    .filter(|row| row.not_after_s > now_s + ALMOST_OVER_S)
+                    .count()
+            };
+            let kind = |last_resort| KeyPackageKind {
+                for_connections,
+                last_resort,
+            };
+            if usable(true) == 0 {
+                self.upload(&[(kind(true), 1)], false).await?;
+            }
+            // Those that were handed out, and led to nothing here, are not there any more.
+            let there = usable(false).min(at_provider(for_connections));
+            if there >= low {
+                continue;
+            }
+            let mut missing = count.saturating_sub(there);
+            while missing > 0 {
+                let batch = missing.min(UPLOAD_BATCH);
+                self.upload(&[(kind(false), batch)], false).await?;
+                missing -= batch;
+                uploaded += batch;
+            }
         }
-        let mut missing = count.saturating_sub(usable(false));
-        while missing > 0 {
-            let batch = missing.min(UPLOAD_BATCH);
-            self.upload(batch, false).await?;
-            missing -= batch;
-        }
-        Ok(())
+        Ok(uploaded)
     }
 
-    async fn upload(&self, count: usize, last_resort: bool) -> Result<(), Error> {
+    /// How many the provider says that it has, for groups and for connection groups.
+    async fn counted_by_provider(&self) -> Result<impl Fn(bool) -> usize + use<>, Error> {
+        let devices = match self.devices().await {
+            Ok(devices) => devices,
+            Err(Error::Refused { error, .. }) => {
+                tracing::debug!(%error, "the provider does not say how many KeyPackages it has");
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+        let this = devices
+            .into_iter()
+            .find(|device| device.client == *self.client_id());
+        Ok(move |for_connections| {
+            let count = this.as_ref().map_or(u32::MAX, |this| {
+                if for_connections {
+                    this.connection_key_packages
+                } else {
+                    this.key_packages
+                }
+            });
+            usize::try_from(count).unwrap_or(usize::MAX)
+        })
+    }
+
+    /// Makes so many KeyPackages of each of these kinds, and uploads them; in place of all that
+    /// the provider has, or beside them.
+    pub(crate) async fn upload(
+        &self,
+        what: &[(KeyPackageKind, usize)],
+        replace: bool,
+    ) -> Result<(), Error> {
+        let kinds: Vec<_> = what
+            .iter()
+            .flat_map(|(kind, count)| std::iter::repeat_n(*kind, *count))
+            .collect();
         let attestation = self.attestation().await?;
         let configs = self
-            .queue_configs(u8::try_from(count).unwrap_or(u8::MAX))
+            .queue_configs(u8::try_from(kinds.len()).unwrap_or(u8::MAX))
             .await?;
         let this = self.clone();
         // The private keys are durable before anybody gets to see the public ones.
@@ -78,24 +142,27 @@ impl Client {
             .store()
             .run(move |tx| {
                 let mut made = Vec::new();
-                for queue_config in configs {
+                for (queue_config, kind) in configs.into_iter().zip(kinds) {
                     let leaf = LeafContent {
                         attestation: attestation.clone(),
                         queue_config,
                     };
-                    made.push(this.make_key_package(tx, &leaf, last_resort)?);
+                    made.push(this.make_key_package(tx, &leaf, kind)?);
                 }
                 Ok::<_, Error>(made)
             })
             .await?;
         let (references, key_packages): (Vec<_>, Vec<KeyPackageBytes>) = made.into_iter().unzip();
         let upload = ClientRequestBody::UploadKeyPackages(UploadKeyPackages {
-            replace: Boolean::False,
+            replace: if replace {
+                Boolean::True
+            } else {
+                Boolean::False
+            },
             key_packages: List::new(key_packages)?,
         });
-        let uploaded = match self.api().call(upload, Duration::ZERO).await {
-            Ok(ClientResponseBody::Ok) => Ok(true),
-            Ok(_) => return Err(self.api().bad_answer("not ok")),
+        let uploaded = match self.api().call_for_ok(upload).await {
+            Ok(()) => Ok(()),
             Err(error @ Error::Refused { .. }) if !error.is_temporary() => Err(error),
             // The provider may have them: their keys stay, and they are not counted.
             Err(error) => return Err(error),
@@ -113,20 +180,20 @@ impl Client {
                 Ok::<_, Error>(())
             })
             .await?;
-        uploaded.map(|_| ())
+        uploaded
     }
 
     fn make_key_package(
         &self,
         tx: &Tx<'_>,
         leaf: &LeafContent,
-        last_resort: bool,
+        kind: KeyPackageKind,
     ) -> Result<(Vec<u8>, KeyPackageBytes), Error> {
         let (reference, not_after_s, bytes) =
-            mls::create_key_package(tx, &self.identity(), leaf, last_resort, self.api().now_ms())?;
+            mls::create_key_package(tx, &self.identity(), leaf, kind, self.api().now_ms())?;
         tx.insert_key_package(&KeyPackageRow {
             reference: reference.clone(),
-            last_resort,
+            kind,
             not_after_s,
             at_provider: false,
         })?;
@@ -152,10 +219,43 @@ impl Client {
             connection_token: Opaque::empty(),
             provider_auth: ProviderAuth::blank(),
         };
-        let (status, body) = self
-            .api()
-            .forward(&provider, Endpoint::GroupKeyPackages, request.encode())
-            .await?;
+        let endpoint = Endpoint::GroupKeyPackages;
+        let answer = self.ask_for_key_packages(user, endpoint, request.encode());
+        check(user, answer.await?, suite, GroupType::Regular)
+    }
+
+    /// A KeyPackage of each client of `user`, for a connection group of this ciphersuite.
+    pub(crate) async fn fetch_connection_key_packages(
+        &self,
+        user: &UserId,
+        suite: CipherSuite,
+    ) -> Result<Fetched, Error> {
+        let request = ConnectionKeyPackageRequest {
+            version: DsProtocolVersion::MOH1,
+            sender: self.api().provider.clone(),
+            recipient: user.provider(),
+            requester: self.user_id().clone(),
+            target: user.clone(),
+            cipher_suites: List::new(vec![suite])?,
+            provider_auth: ProviderAuth::blank(),
+        };
+        let endpoint = Endpoint::ConnectionKeyPackages;
+        let answer = self.ask_for_key_packages(user, endpoint, request.encode());
+        let answer = answer.await?;
+        if answer.clients.is_empty() {
+            return Err(Error::NoSuchUser(user.clone()));
+        }
+        check(user, answer, suite, GroupType::Connection)
+    }
+
+    async fn ask_for_key_packages(
+        &self,
+        user: &UserId,
+        endpoint: Endpoint,
+        request: Vec<u8>,
+    ) -> Result<UserKeyPackages, Error> {
+        let provider = user.provider();
+        let (status, body) = self.api().forward(&provider, endpoint, request).await?;
         let bad_answer = |detail: String| Error::BadAnswer {
             by: provider.clone(),
             detail,
@@ -174,7 +274,7 @@ impl Client {
         let response =
             KeyPackageResponse::decode(&body).map_err(|error| bad_answer(error.to_string()))?;
         match response.users.into_vec().pop() {
-            Some(answer) if answer.user == *user => check(user, answer, suite),
+            Some(answer) if answer.user == *user => Ok(answer),
             _ => Err(bad_answer(
                 "no answer for the user that was asked for".to_owned(),
             )),
@@ -182,7 +282,12 @@ impl Client {
     }
 }
 
-fn check(user: &UserId, answer: UserKeyPackages, suite: CipherSuite) -> Result<Fetched, Error> {
+fn check(
+    user: &UserId,
+    answer: UserKeyPackages,
+    suite: CipherSuite,
+    group_type: GroupType,
+) -> Result<Fetched, Error> {
     if answer.status == UserKeyPackageStatus::NoConsent {
         return Err(Error::NoConsent(user.clone()));
     }
@@ -198,7 +303,8 @@ fn check(user: &UserId, answer: UserKeyPackages, suite: CipherSuite) -> Result<F
             fetched.missing.push(client);
             continue;
         };
-        let key_package = mls::check_key_package(&crypto, user, &client, &key_package, suite)?;
+        let key_package =
+            mls::check_key_package(&crypto, user, &client, &key_package, suite, group_type)?;
         fetched.key_packages.push(key_package);
         fetched.clients.push(client);
     }

@@ -65,6 +65,7 @@ mod settle;
 mod store;
 mod stream;
 mod transport;
+mod upkeep;
 
 pub use account::{DeviceRequest, NewDevice};
 pub use client::Client;

@@ -1,8 +1,8 @@
 //! What the protocol asks of MLS: leaves, KeyPackages, groups.
 
 use moh_messages::{
-    Attestation, CipherSuite, ClientId, DsProtocolVersion, KeyPackageBytes, List, Message,
-    MohGroupContext, MohLeafNode, PartialGroupInfo, QueueConfig, Rbac, Signature, UserId,
+    Attestation, CipherSuite, ClientId, DsProtocolVersion, GroupType, KeyPackageBytes, List,
+    Message, MohGroupContext, MohLeafNode, PartialGroupInfo, QueueConfig, Rbac, Signature, UserId,
     extension_type,
 };
 use openmls::group::{
@@ -13,9 +13,10 @@ use openmls::messages::group_info::GroupInfo;
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, Credential, CredentialType, CredentialWithKey,
     Extension, ExtensionType, Extensions, ExternalSender, KeyPackage, KeyPackageIn, LeafNode,
-    Lifetime, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProtocolVersion,
+    Lifetime, Member, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProtocolVersion,
     RequiredCapabilitiesExtension, SenderRatchetConfiguration, UnknownExtension,
 };
+use openmls::treesync::LeafNodeSource;
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::OpenMlsProvider;
 use tls_codec::{DeserializeBytes, Serialize};
@@ -49,6 +50,15 @@ impl Identity<'_> {
     }
 }
 
+/// What a KeyPackage is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyPackageKind {
+    /// For connection groups, and for no others.
+    pub(crate) for_connections: bool,
+    /// For when there is no other one; it may be used more than once.
+    pub(crate) last_resort: bool,
+}
+
 /// What a leaf of this client says.
 pub(crate) struct LeafContent {
     pub(crate) attestation: Attestation,
@@ -64,6 +74,17 @@ impl LeafContent {
             unknown(extension_type::ATTESTATION, &self.attestation),
         ])
         .map_err(Error::mls)
+    }
+
+    /// The same for a KeyPackage.
+    fn key_package_extensions(&self, kind: KeyPackageKind) -> Result<Extensions<LeafNode>, Error> {
+        let mut extensions = self.extensions()?;
+        if kind.for_connections {
+            let number = extension_type::CONNECTION_KEY_PACKAGE;
+            let marker = Extension::Unknown(number, UnknownExtension(Vec::new()));
+            extensions.add(marker).map_err(Error::mls)?;
+        }
+        Ok(extensions)
     }
 
     /// From when until when a leaf with this may enter a tree.
@@ -119,11 +140,6 @@ pub(crate) fn capabilities() -> Capabilities {
 pub(crate) fn client_of(credential: &Credential) -> Option<ClientId> {
     let basic = BasicCredential::try_from(credential.clone()).ok()?;
     std::str::from_utf8(basic.identity()).ok()?.parse().ok()
-}
-
-/// The client that this is in a group.
-pub(crate) fn own_client(group: &MlsGroup) -> Option<ClientId> {
-    client_of(group.own_leaf_node()?.credential())
 }
 
 /// The members of a group; one whose credential is no client's is left out.
@@ -216,6 +232,27 @@ pub(crate) fn rbac_extension(admins: &[UserId]) -> Result<Extension, Error> {
     Ok(unknown(extension_type::RBAC, &Rbac { admins }))
 }
 
+/// What kind of group it is that has this GroupContext.
+pub(crate) fn group_type(extensions: &Extensions<GroupContext>) -> Option<GroupType> {
+    let moh = extensions.unknown(extension_type::MOH)?;
+    Some(MohGroupContext::decode(&moh.0).ok()?.group_type)
+}
+
+/// The same of a group; one that does not say is a regular one.
+pub(crate) fn kind_of(group: &MlsGroup) -> GroupType {
+    group_type(group.extensions()).unwrap_or(GroupType::Regular)
+}
+
+/// Whether a client of this user has changed the group, and was not only added to it.
+pub(crate) fn has_committed(group: &MlsGroup, user: &UserId) -> bool {
+    let is_theirs =
+        |member: &Member| client_of(&member.credential).is_some_and(|c| c.user_id() == *user);
+    group.members().filter(is_theirs).any(|member| {
+        let leaf = group.public_group().leaf(member.index);
+        leaf.is_some_and(|leaf| matches!(leaf.leaf_node_source(), LeafNodeSource::Commit(_)))
+    })
+}
+
 /// The admins of a group, where it has roles.
 pub(crate) fn admins(group: &MlsGroup) -> Option<Vec<UserId>> {
     let rbac = group.extensions().unknown(extension_type::RBAC)?;
@@ -228,15 +265,15 @@ pub(crate) fn create_key_package(
     tx: &Tx<'_>,
     identity: &Identity<'_>,
     leaf: &LeafContent,
-    last_resort: bool,
+    kind: KeyPackageKind,
     now_ms: u64,
 ) -> Result<(Vec<u8>, u64, KeyPackageBytes), Error> {
     let lifetime = leaf.lifetime(now_ms);
     let mut builder = KeyPackage::builder()
         .key_package_lifetime(lifetime)
         .leaf_node_capabilities(capabilities())
-        .leaf_node_extensions(leaf.extensions()?);
-    if last_resort {
+        .leaf_node_extensions(leaf.key_package_extensions(kind)?);
+    if kind.last_resort {
         builder = builder.mark_as_last_resort();
     }
     let key_package = builder
@@ -266,6 +303,7 @@ pub(crate) fn check_key_package(
     client: &ClientId,
     bytes: &KeyPackageBytes,
     suite: CipherSuite,
+    group_type: GroupType,
 ) -> Result<KeyPackage, Error> {
     let bad = |detail: String| Error::BadKeyPackage {
         client: client.clone(),
@@ -287,6 +325,11 @@ pub(crate) fn check_key_package(
     let leaf = key_package.leaf_node();
     if client_of(leaf.credential()).as_ref() != Some(client) {
         return Err(bad("another client's credential".to_owned()));
+    }
+    let marker = extension_type::CONNECTION_KEY_PACKAGE;
+    let for_connections = leaf.extensions().unknown(marker).is_some();
+    if for_connections != (group_type == GroupType::Connection) {
+        return Err(bad("for groups of another kind".to_owned()));
     }
     match leaf_extension::<Attestation>(leaf, extension_type::ATTESTATION) {
         Some(attestation)

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::events::Operation;
 use crate::mls::{self, GroupContent, LeafContent};
 use crate::settle::Verdict;
-use crate::store::{Pending, Tx};
+use crate::store::{ConnectionRow, Pending, Step, Tx};
 
 /// What a new group is to be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,16 @@ impl Client {
     /// # Errors
     /// See [`Error`]; where it is [`Error::Unsettled`], the group may be there later.
     pub async fn create_group_with(&self, options: GroupOptions) -> Result<GroupId, Error> {
+        self.create(options, None).await
+    }
+
+    /// The same; where a peer is to be asked there, what this client is about with it is stored
+    /// together with the request.
+    pub(crate) async fn create(
+        &self,
+        options: GroupOptions,
+        peer: Option<UserId>,
+    ) -> Result<GroupId, Error> {
         let attestation = self.attestation().await?;
         let queue_config = self.queue_config().await?;
         let (group_id, ds_sender) = self.request_group_id(&self.api().provider).await?;
@@ -64,11 +74,20 @@ impl Client {
         let (this, id) = (self.clone(), group_id.clone());
         let pending = self
             .store()
-            .run(move |tx| this.prepare_group(tx, id, &content, &leaf))
+            .run(move |tx| {
+                if let Some(peer) = peer {
+                    if tx.connection(&peer)?.is_some() {
+                        return Err(Error::AlreadyConnected(peer));
+                    }
+                    let (step, now_ms) = (Step::Asking, this.api().now_ms());
+                    tx.put_connection(&ConnectionRow::new(peer, step, now_ms, Some(id.clone())))?;
+                }
+                this.prepare_group(tx, id, &content, &leaf)
+            })
             .await?;
         match self.submit(&pending).await? {
             Verdict::Accepted(_) => {
-                self.accept(&pending, false).await?;
+                self.take_up(&pending, false).await?;
                 Ok(group_id)
             }
             Verdict::Refused(error) => {

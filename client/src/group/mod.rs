@@ -264,7 +264,7 @@ impl Client {
         })
     }
 
-    async fn operate(&self, group: &GroupId, intent: Intent) -> Result<Accepted, Error> {
+    pub(crate) async fn operate(&self, group: &GroupId, intent: Intent) -> Result<Accepted, Error> {
         let _guard = self.lock_group(group).await;
         self.settle(group).await?;
         self.carry_out(group, &Arc::new(intent), None, false)

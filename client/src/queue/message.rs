@@ -1,7 +1,7 @@
 //! Messages of groups: what members write, propose and commit.
 
 use moh_messages::client_api::QueueItem;
-use moh_messages::{ClientId, GroupId};
+use moh_messages::{ClientId, GroupId, UserId};
 use openmls::extensions::SenderExtensionIndex;
 use openmls::group::{MlsGroup, QueuedProposal, StagedCommit};
 use openmls::prelude::{
@@ -13,11 +13,12 @@ use tls_codec::DeserializeBytes;
 
 use super::{Left, group_id};
 use crate::client::Client;
+use crate::connections;
 use crate::error::Error;
-use crate::events::{Event, Reason};
+use crate::events::{DisconnectReason, Event, Reason};
 use crate::mls;
 use crate::settle::{end_group, load};
-use crate::store::{Since, Tx};
+use crate::store::{Since, StoreError, TO_COMMIT, Tx};
 
 impl Client {
     pub(super) fn process_message(
@@ -69,6 +70,11 @@ impl Client {
             }
             ProcessedMessageContent::ProposalMessage(proposal) if may_be_made(&proposal) => {
                 keep_proposal(tx, &mut group, *proposal)?;
+                // Whom it removes may be the peer, and nobody else may be there to commit it.
+                if let Some(mut connection) = tx.connection_of(&id)? {
+                    connection.todo |= TO_COMMIT;
+                    tx.put_connection(&connection)?;
+                }
             }
             ProcessedMessageContent::ProposalMessage(_) => return Err(out(Reason::Refused)),
             _ => return Err(out(Reason::Unsupported)),
@@ -96,20 +102,46 @@ impl Client {
         let admins = mls::admins(&group);
         group.merge_staged_commit(tx, commit).map_err(Error::mls)?;
         let id = id.clone();
+        let now_ms = self.api().now_ms();
         if !group.is_active() {
-            end_group(tx, &id, self.api().now_ms())?;
-            return Ok(tx.insert_event(&Event::Removed { group: id, by })?);
+            let reason = if by.user_id() == *self.user_id() {
+                DisconnectReason::Withdrawn
+            } else {
+                DisconnectReason::Ended
+            };
+            let was_connection = connections::is_over(tx, &id, reason)?;
+            end_group(tx, &id, now_ms)?;
+            return if was_connection {
+                Ok(())
+            } else {
+                Ok(tx.insert_event(&Event::Removed { group: id, by })?)
+            };
         }
+        self.tell_changes(tx, &id, &group, &members, admins, &by)?;
+        Ok(connections::after_commit(tx, &id, &group, &by, now_ms)?)
+    }
+
+    /// Says what is different in the epoch that a commit began.
+    fn tell_changes(
+        &self,
+        tx: &Tx<'_>,
+        id: &GroupId,
+        group: &MlsGroup,
+        members: &[Known],
+        admins: Option<Vec<UserId>>,
+        by: &ClientId,
+    ) -> Result<(), StoreError> {
+        let (id, by) = (id.clone(), by.clone());
         let epoch = group.epoch().as_u64();
-        let (added, removed) = difference(&members, &members_of(&group));
+        let (added, removed) = difference(members, &members_of(group));
         let others = !added.is_empty() || !removed.is_empty();
-        let other_admins = mls::admins(&group).filter(|now| admins.as_ref() != Some(now));
+        let other_admins = mls::admins(group).filter(|now| admins.as_ref() != Some(now));
         if !others && other_admins.is_none() {
-            return Ok(tx.insert_event(&Event::Updated {
+            return tx.insert_event(&Event::Updated {
                 group: id,
                 by,
                 epoch,
-            })?);
+            });
         }
         if others {
             tx.insert_event(&Event::MembersChanged {

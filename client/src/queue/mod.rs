@@ -19,9 +19,14 @@ use crate::events::{Event, Reason};
 use crate::store::{StoreError, Tx};
 
 pub(crate) use message::{epoch_of, store_proposal};
+pub(crate) use welcome::{peek, welcome_of};
+
+/// How many items of a group wait until its invitation is accepted, at most. Who accepts later
+/// than that joins again.
+const MAX_WAITING: u32 = 256;
 
 /// Why an item was not processed.
-enum Left {
+pub(crate) enum Left {
     /// It cannot be, now or later.
     Out(Option<GroupId>, Reason),
     /// Our own fault: it stays in the queue.
@@ -140,10 +145,19 @@ impl Client {
 
     /// Processes an item, or parks it.
     fn take(&self, tx: &Tx<'_>, item: &QueueItem) -> Result<(), Error> {
+        if let Some(request) = self.is_being_accepted(tx, item) {
+            return Ok(tx.park(&request.group, item)?);
+        }
         if let Some(group) = self.group_of(tx, item)
             && tx.has_to_wait(&group)?
         {
-            return Ok(tx.park(&group, item)?);
+            let is_too_much =
+                tx.is_connection_group(&group)? && tx.count_parked(&group)? >= MAX_WAITING;
+            return if is_too_much {
+                Ok(())
+            } else {
+                Ok(tx.park(&group, item)?)
+            };
         }
         self.take_now(tx, item)
     }
@@ -193,9 +207,13 @@ impl Client {
                 })?;
                 Ok(())
             }
-            QueueItemPayload::ConnectionRequest(_)
-            | QueueItemPayload::KeyPackagesLow(_)
-            | QueueItemPayload::ConnectionChanged(_) => Err(Left::Out(None, Reason::Unsupported)),
+            QueueItemPayload::ConnectionRequest(request) => {
+                self.process_connection_request(tx, item, request)
+            }
+            QueueItemPayload::ConnectionChanged(changed) => {
+                self.process_connection_changed(tx, changed)
+            }
+            QueueItemPayload::KeyPackagesLow(_) => Ok(tx.key_packages_are_low()?),
         }
     }
 
@@ -208,7 +226,7 @@ impl Client {
         let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice())
             .map_err(|_| Left::Out(None, Reason::Malformed))?;
         match message.extract() {
-            MlsMessageBodyIn::Welcome(welcome) => self.process_welcome(tx, item, welcome),
+            MlsMessageBodyIn::Welcome(welcome) => self.prepare_to_join(tx, item, welcome, false),
             MlsMessageBodyIn::PublicMessage(message) => {
                 self.process_message(tx, item, message.into())
             }

@@ -2,8 +2,8 @@
 
 use moh_messages::client_api::{QueueItem, QueueItemPayload};
 use moh_messages::{
-    DsAuth, DsRequestBody, DsResponseBody, GroupId, KeyPackageRef, Message, MlsBytes, Signature,
-    TreeBytes, WelcomeInfo,
+    DsAuth, DsErrorCode, DsRequestBody, DsResponseBody, GroupId, GroupType, KeyPackageRef, Message,
+    MlsBytes, Signature, TreeBytes, WelcomeInfo,
 };
 use openmls::group::{ProcessedWelcome, StagedWelcome};
 use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, RatchetTreeIn, Welcome};
@@ -12,6 +12,7 @@ use tls_codec::DeserializeBytes;
 use super::{Left, group_id, undecodable};
 use crate::api::Reply;
 use crate::client::Client;
+use crate::connections;
 use crate::error::Error;
 use crate::events::{Event, Operation, Reason};
 use crate::group::{ds_request, signed_request};
@@ -19,18 +20,25 @@ use crate::mls;
 use crate::store::{Pending, StoreError, Tx};
 
 impl Client {
-    /// Stores the request for what is needed to join. The KeyPackage stays until the join.
-    pub(super) fn process_welcome(
+    /// Stores the request for what is needed to join. The KeyPackage stays until the join. One
+    /// for connection groups serves for what was asked and accepted, and for nothing else.
+    pub(crate) fn prepare_to_join(
         &self,
         tx: &Tx<'_>,
         item: &QueueItem,
         welcome: Welcome,
+        is_accepted: bool,
     ) -> Result<(), Left> {
         let Invitation {
             group,
             epoch,
             reference,
+            for_connections,
+            ..
         } = peek(tx, welcome)?;
+        if for_connections != is_accepted {
+            return Err(Left::Out(Some(group), Reason::Refused));
+        }
         if tx.owner(&group)?.is_some() {
             return Err(Left::Out(Some(group), Reason::AlreadyJoined));
         }
@@ -56,6 +64,7 @@ impl Client {
     /// Asks for the tree that a Welcome leaves out, and joins.
     pub(crate) async fn join(&self, pending: &Pending) -> Result<(), Error> {
         let endpoint = moh_messages::Endpoint::WelcomeInformation;
+        let mut is_too_late = false;
         let reply = self
             .api()
             .ask_owner(&pending.owner, endpoint, pending.request.clone())
@@ -70,18 +79,21 @@ impl Client {
             }
             Reply::Refused(error) => {
                 tracing::debug!(%error, "the join was refused");
+                is_too_late = error
+                    .refusal()
+                    .is_some_and(|refusal| refusal.code == DsErrorCode::EPOCH_NOT_KEPT);
                 None
             }
             Reply::Unknown(error) => return Err(error),
         };
-        let row = pending.clone();
+        let (this, row) = (self.clone(), pending.clone());
         self.store()
             .run(move |tx| {
                 tx.delete_pending(&row.group)?;
                 let item = QueueItem::decode(&row.extra)
                     .map_err(|_| StoreError::Incomplete("the Welcome of a pending join"))?;
                 let joined = match tree {
-                    Some(tree) => tx.attempt(|| join_with(tx, &row, &item, &tree)),
+                    Some(tree) => tx.attempt(|| this.join_with(tx, &row, &item, &tree)),
                     None => Err(Left::Out(Some(row.group.clone()), Reason::JoinRefused)),
                 };
                 let reason = match joined {
@@ -90,29 +102,97 @@ impl Client {
                     Err(Left::Here(_)) => Reason::Refused,
                     Err(Left::Out(_, reason)) => reason,
                 };
+                if connections::is_refused(tx, &row.group, is_too_late)? {
+                    return Ok(());
+                }
                 Ok(tx.insert_event(&undecodable(&item, Some(row.group), reason))?)
             })
             .await?;
         self.new_events().notify_one();
         self.process_parked().await
     }
+
+    fn join_with(
+        &self,
+        tx: &Tx<'_>,
+        pending: &Pending,
+        item: &QueueItem,
+        tree: &TreeBytes,
+    ) -> Result<(), Left> {
+        let group_id = &pending.group;
+        let refused = || Left::Out(Some(group_id.clone()), Reason::Refused);
+        let (bytes, peer) = match &item.payload {
+            QueueItemPayload::MlsMessage(bytes) => (bytes, None),
+            QueueItemPayload::ConnectionRequest(request) => {
+                (&request.welcome, Some(&request.requester))
+            }
+            _ => return Err(refused()),
+        };
+        let welcome = welcome_of(bytes).ok_or_else(refused)?;
+        let invitation = peek(tx, welcome.clone())?;
+        let tree =
+            RatchetTreeIn::tls_deserialize_exact_bytes(tree.as_slice()).map_err(|_| refused())?;
+        // State of a group that this client was removed from, or that was never created, is gone;
+        // one that it is in was sorted out before.
+        // The owner has checked lifetimes when leaves entered the tree; they may have ended since.
+        let group = StagedWelcome::build_from_welcome(tx, &mls::join_config(), welcome)
+            .and_then(|joining| {
+                joining
+                    .with_ratchet_tree(tree)
+                    .skip_lifetime_validation()
+                    .build()
+            })
+            .and_then(|staged| staged.into_group(tx))
+            .map_err(|error| {
+                tracing::debug!(%error, "a Welcome is left out");
+                refused()
+            })?;
+        if peer.is_some_and(|peer| !connections::is_of_two(&group, self.user_id(), peer)) {
+            return Err(refused());
+        }
+        let used = tx
+            .key_packages()?
+            .into_iter()
+            .find(|row| row.reference == invitation.reference.as_slice());
+        let by_last_resort = used.as_ref().is_some_and(|row| row.kind.last_resort);
+        if !by_last_resort {
+            tx.delete_key_package_row(invitation.reference.as_slice())?;
+        }
+        let epoch = group.epoch().as_u64();
+        tx.insert_group(group_id, &pending.owner, epoch, by_last_resort)?;
+        tx.set_group_type(group_id, mls::kind_of(&group))?;
+        let now_ms = self.api().now_ms();
+        if connections::after_join(tx, group_id, &group, self.user_id(), now_ms)? {
+            return Ok(());
+        }
+        tx.insert_event(&Event::Joined {
+            group: group_id.clone(),
+            owner: pending.owner.clone(),
+            epoch,
+            members: mls::members(&group),
+        })?;
+        Ok(())
+    }
 }
 
 /// What a Welcome leads to.
-pub(super) struct Invitation {
-    pub(super) group: GroupId,
+pub(crate) struct Invitation {
+    pub(crate) group: GroupId,
+    pub(crate) group_type: Option<GroupType>,
     epoch: u64,
     reference: KeyPackageRef,
+    /// Whether the KeyPackage is one for connection groups.
+    pub(crate) for_connections: bool,
 }
 
 /// Reads a Welcome without using up the KeyPackage that it was made with.
-pub(super) fn peek(tx: &Tx<'_>, welcome: Welcome) -> Result<Invitation, Left> {
+pub(crate) fn peek(tx: &Tx<'_>, welcome: Welcome) -> Result<Invitation, Left> {
     let ours = tx.key_packages()?;
-    let reference = welcome
+    let used = welcome
         .secrets()
         .iter()
         .map(|secrets| secrets.new_member())
-        .find(|new| ours.iter().any(|row| row.reference == new.as_slice()))
+        .find_map(|new| ours.iter().find(|row| row.reference == new.as_slice()))
         .ok_or(Left::Out(None, Reason::NoKeyPackage))?;
     let malformed = || Left::Out(None, Reason::Malformed);
     let processed = tx.look(|| {
@@ -122,61 +202,14 @@ pub(super) fn peek(tx: &Tx<'_>, welcome: Welcome) -> Result<Invitation, Left> {
     let group_info = processed.unverified_group_info();
     Ok(Invitation {
         group: group_id(group_info.group_id()).ok_or_else(malformed)?,
+        group_type: mls::group_type(group_info.group_context().extensions()),
         epoch: group_info.epoch().as_u64(),
-        reference: KeyPackageRef::new(reference.as_slice()).map_err(|_| malformed())?,
+        reference: KeyPackageRef::new(used.reference.as_slice()).map_err(|_| malformed())?,
+        for_connections: used.kind.for_connections,
     })
 }
 
-fn join_with(
-    tx: &Tx<'_>,
-    pending: &Pending,
-    item: &QueueItem,
-    tree: &TreeBytes,
-) -> Result<(), Left> {
-    let group_id = &pending.group;
-    let refused = || Left::Out(Some(group_id.clone()), Reason::Refused);
-    let QueueItemPayload::MlsMessage(bytes) = &item.payload else {
-        return Err(refused());
-    };
-    let welcome = welcome_of(bytes).ok_or_else(refused)?;
-    let invitation = peek(tx, welcome.clone())?;
-    let tree =
-        RatchetTreeIn::tls_deserialize_exact_bytes(tree.as_slice()).map_err(|_| refused())?;
-    // State of a group that this client was removed from, or that was never created, is gone;
-    // one that it is in was sorted out before.
-    // The owner has checked lifetimes when leaves entered the tree; they may have ended since.
-    let group = StagedWelcome::build_from_welcome(tx, &mls::join_config(), welcome)
-        .and_then(|joining| {
-            joining
-                .with_ratchet_tree(tree)
-                .skip_lifetime_validation()
-                .build()
-        })
-        .and_then(|staged| staged.into_group(tx))
-        .map_err(|error| {
-            tracing::debug!(%error, "a Welcome is left out");
-            refused()
-        })?;
-    let used = tx
-        .key_packages()?
-        .into_iter()
-        .find(|row| row.reference == invitation.reference.as_slice());
-    let by_last_resort = used.as_ref().is_some_and(|row| row.last_resort);
-    if !by_last_resort {
-        tx.delete_key_package_row(invitation.reference.as_slice())?;
-    }
-    let epoch = group.epoch().as_u64();
-    tx.insert_group(group_id, &pending.owner, epoch, by_last_resort)?;
-    tx.insert_event(&Event::Joined {
-        group: group_id.clone(),
-        owner: pending.owner.clone(),
-        epoch,
-        members: mls::members(&group),
-    })?;
-    Ok(())
-}
-
-fn welcome_of(bytes: &MlsBytes) -> Option<Welcome> {
+pub(crate) fn welcome_of(bytes: &MlsBytes) -> Option<Welcome> {
     match MlsMessageIn::tls_deserialize_exact_bytes(bytes.as_slice())
         .ok()?
         .extract()

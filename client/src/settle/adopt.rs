@@ -7,18 +7,19 @@ use openmls_traits::OpenMlsProvider;
 
 use super::{as_refusal, load};
 use crate::client::Client;
+use crate::connections;
 use crate::error::Error;
-use crate::events::{Event, Operation, Outcome};
+use crate::events::{DisconnectReason, Event, Operation, Outcome};
 use crate::mls;
-use crate::store::{Pending, StoreError, Tx};
+use crate::store::{Pending, StoreError, TO_UPDATE, Tx};
 
 impl Client {
     /// The owner took it: adopts the state that belongs to it.
-    pub(crate) async fn accept(&self, pending: &Pending, announce: bool) -> Result<(), Error> {
-        let (row, now_ms) = (pending.clone(), self.api().now_ms());
+    pub(crate) async fn take_up(&self, pending: &Pending, announce: bool) -> Result<(), Error> {
+        let (this, row) = (self.clone(), pending.clone());
         self.store()
             .run(move |tx| {
-                adopt(tx, &row, now_ms)?;
+                this.adopt(tx, &row)?;
                 if announce {
                     tx.insert_event(&settled(&row.group, row.operation, Outcome::Accepted))?;
                 }
@@ -72,14 +73,72 @@ impl Client {
                     tx.insert_event(&settled(&group, operation, outcome))?;
                 }
                 if is_over && tx.owner(&group)?.is_some() {
+                    if !connections::is_over(tx, &group, DisconnectReason::Ended)? {
+                        tx.insert_event(&Event::Deleted {
+                            group: group.clone(),
+                        })?;
+                    }
                     end_group(tx, &group, now_ms)?;
-                    tx.insert_event(&Event::Deleted { group })?;
                 }
                 Ok::<_, Error>(())
             })
             .await?;
         self.new_events().notify_one();
         self.process_parked().await
+    }
+
+    fn adopt(&self, tx: &Tx<'_>, row: &Pending) -> Result<(), Error> {
+        let now_ms = self.api().now_ms();
+        match row.operation {
+            Operation::CreateGroup => {
+                tx.insert_group(&row.group, &row.owner, 0, false)?;
+                tx.set_group_type(&row.group, mls::kind_of(&load(tx, &row.group)?))?;
+            }
+            Operation::Add | Operation::Update | Operation::Remove | Operation::SetRoles => {
+                self.merge_own_commit(tx, row)?;
+            }
+            Operation::Delete => {
+                // Whoever deletes the group of a connection need not be told.
+                if let Some(connection) = tx.connection_of(&row.group)? {
+                    tx.delete_connection(&connection.peer)?;
+                }
+                end_group(tx, &row.group, now_ms)?;
+            }
+            Operation::ExternalJoin => {
+                delete_state(tx, &row.group)?;
+                tx.adopt_staged(&row.group)?;
+                let group = load(tx, &row.group)?;
+                tx.replace_group(&row.group, &row.owner, group.epoch().as_u64())?;
+                tx.set_group_type(&row.group, mls::kind_of(&group))?;
+                connections::after_join(tx, &row.group, &group, self.user_id(), now_ms)?;
+            }
+            Operation::Message | Operation::Join | Operation::Leave => {}
+        }
+        Ok(())
+    }
+
+    /// Enters the epoch that this client's commit began. What it did on behalf of others is told.
+    fn merge_own_commit(&self, tx: &Tx<'_>, row: &Pending) -> Result<(), Error> {
+        let id = &row.group;
+        let mut group = load(tx, id)?;
+        let removed = removed_for_others(&group);
+        group.merge_pending_commit(tx).map_err(Error::mls)?;
+        if !removed.is_empty() {
+            tx.insert_event(&Event::MembersChanged {
+                group: id.clone(),
+                by: self.client_id().clone(),
+                added: Vec::new(),
+                removed,
+                epoch: group.epoch().as_u64(),
+            })?;
+        }
+        if row.operation == Operation::Update
+            && let Some(connection) = tx.connection_of(id)?
+        {
+            connections::has_done(tx, &connection.peer, TO_UPDATE)?;
+        }
+        let now_ms = self.api().now_ms();
+        connections::after_commit(tx, id, &group, self.client_id(), now_ms)
     }
 
     /// The owner refused it because others came first: what arrived is let in, and a message
@@ -103,42 +162,6 @@ impl Client {
     }
 }
 
-fn adopt(tx: &Tx<'_>, row: &Pending, now_ms: u64) -> Result<(), Error> {
-    match row.operation {
-        Operation::CreateGroup => tx.insert_group(&row.group, &row.owner, 0, false)?,
-        Operation::Add | Operation::Update | Operation::Remove | Operation::SetRoles => {
-            merge_own_commit(tx, &row.group)?;
-        }
-        Operation::Delete => end_group(tx, &row.group, now_ms)?,
-        Operation::ExternalJoin => {
-            delete_state(tx, &row.group)?;
-            tx.adopt_staged(&row.group)?;
-            let epoch = load(tx, &row.group)?.epoch().as_u64();
-            tx.replace_group(&row.group, &row.owner, epoch)?;
-        }
-        Operation::Message | Operation::Join | Operation::Leave => {}
-    }
-    Ok(())
-}
-
-/// Enters the epoch that this client's commit began. What it did on behalf of others is told.
-fn merge_own_commit(tx: &Tx<'_>, id: &GroupId) -> Result<(), Error> {
-    let mut group = load(tx, id)?;
-    let removed = removed_for_others(&group);
-    group.merge_pending_commit(tx).map_err(Error::mls)?;
-    let by = mls::own_client(&group).ok_or_else(|| Error::mls("no own leaf"))?;
-    if !removed.is_empty() {
-        tx.insert_event(&Event::MembersChanged {
-            group: id.clone(),
-            by,
-            added: Vec::new(),
-            removed,
-            epoch: group.epoch().as_u64(),
-        })?;
-    }
-    Ok(())
-}
-
 /// Those whom the pending commit removes because they, or the owner, proposed it.
 fn removed_for_others(group: &MlsGroup) -> Vec<ClientId> {
     let own = Sender::Member(group.own_leaf_index());
@@ -154,7 +177,12 @@ fn removed_for_others(group: &MlsGroup) -> Vec<ClientId> {
 
 fn give_up_state(tx: &Tx<'_>, pending: &Pending, code: DsErrorCode) -> Result<(), Error> {
     match pending.operation {
-        Operation::CreateGroup => Ok(load(tx, &pending.group)?.delete(tx.storage())?),
+        Operation::CreateGroup => {
+            if let Some(connection) = tx.connection_of(&pending.group)? {
+                tx.delete_connection(&connection.peer)?;
+            }
+            Ok(load(tx, &pending.group)?.delete(tx.storage())?)
+        }
         Operation::Add
         | Operation::Update
         | Operation::Remove

@@ -40,7 +40,7 @@ const MAX_RETRY_MS: u64 = 60_000;
 #[derive(Clone, Copy)]
 pub(crate) struct Retry {
     failures: u32,
-    not_before: Instant,
+    pub(crate) not_before: Instant,
 }
 
 /// The owner's final answer.
@@ -121,7 +121,7 @@ impl Client {
             };
             let error = match self.submit(&pending).await? {
                 Verdict::Accepted(accepted) => {
-                    self.accept(&pending, announce).await?;
+                    self.take_up(&pending, announce).await?;
                     return Ok(Some(accepted));
                 }
                 Verdict::Refused(error) => error,
@@ -214,7 +214,7 @@ impl Client {
             | Operation::SetRoles
             | Operation::Leave
             | Operation::ExternalJoin => match self.submit(&pending).await? {
-                Verdict::Accepted(_) => self.accept(&pending, true).await,
+                Verdict::Accepted(_) => self.take_up(&pending, true).await,
                 Verdict::Refused(error) => self.discard(&pending, &error, true).await,
             },
         }
@@ -233,8 +233,8 @@ impl Client {
         }
     }
 
-    /// Gets the answers to all that is pending, except where somebody is about it. That a
-    /// provider gives none is no error: there will be another time, and this says when.
+    /// Gets the answers to all that is pending, except where somebody is about it, and does what
+    /// else there is to do. That a provider gives none is no error: there will be another time, and this says when.
     pub(crate) async fn settle_all(&self) -> Result<Option<Instant>, Error> {
         self.process_parked().await?;
         let (pending, stale) = self
@@ -269,10 +269,11 @@ impl Client {
             let not_before = self.retry_of(&group).map(|retry| retry.not_before);
             next = [next, not_before].into_iter().flatten().min();
         }
-        Ok(next)
+        let upkeep = self.upkeep().await?;
+        Ok([next, upkeep].into_iter().flatten().min())
     }
 
-    fn later(&self, last: Option<Retry>) -> Retry {
+    pub(crate) fn later(&self, last: Option<Retry>) -> Retry {
         let failures = last.map_or(0, |last| last.failures.saturating_add(1));
         let max_ms = (FIRST_RETRY_MS << failures.min(10)).min(MAX_RETRY_MS);
         let pause_ms = max_ms / 2 + below(&*self.api().random, max_ms / 2);
@@ -301,7 +302,7 @@ impl Client {
     }
 }
 
-fn unsettled(group: &GroupId, cause: Error) -> Error {
+pub(crate) fn unsettled(group: &GroupId, cause: Error) -> Error {
     match cause {
         Error::Unsettled { .. } => cause,
         cause => Error::Unsettled {

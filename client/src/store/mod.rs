@@ -2,6 +2,7 @@
 //! state of MLS and ours.
 
 mod kv;
+mod people;
 mod tables;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use crate::clock::Random;
 use crate::error::Error;
 
 pub(crate) use kv::Kv;
+pub(crate) use people::{ConnectionRow, KeptRequest, Step, TO_COMMIT, TO_CONSENT, TO_UPDATE};
 pub(crate) use tables::{AccountRow, KeyPackageRow, Pending, Since};
 
 /// The state database cannot be used.
@@ -98,6 +100,22 @@ ALTER TABLE groups ADD COLUMN state_since INTEGER NOT NULL DEFAULT 0;
 const PEOPLE: &str = "
 -- 1: the end of this client was asked for; 2: it has come, and nothing else is left.
 ALTER TABLE account ADD COLUMN ending INTEGER NOT NULL DEFAULT 0;
+-- How many KeyPackages of each kind the provider is to have; whether it has said that there are
+-- few; when there was a look at that for the last time.
+ALTER TABLE account ADD COLUMN key_packages_wanted INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE account ADD COLUMN key_packages_low INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE account ADD COLUMN key_packages_seen_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE key_packages ADD COLUMN for_connections INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE groups ADD COLUMN group_type INTEGER NOT NULL DEFAULT 0;
+-- What this client is about with each peer. group_id: the connection group. request: a request of
+-- the peer, as a queue item, that is not accepted, or whose group is not joined yet; it is for
+-- request_group. todo: what is yet to be done, as bits.
+CREATE TABLE connections (
+    peer TEXT PRIMARY KEY, step INTEGER NOT NULL, since_ms INTEGER NOT NULL, group_id BLOB UNIQUE,
+    request_group BLOB UNIQUE, request BLOB, todo INTEGER NOT NULL
+) WITHOUT ROWID;
+-- Connection groups that are over, and are to be deleted or left.
+CREATE TABLE endings (group_id BLOB PRIMARY KEY) WITHOUT ROWID;
 ";
 
 /// The state database, shared by all that use it.

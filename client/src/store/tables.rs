@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension, Row};
 
 use super::{StoreError, Tx};
 use crate::events::{Event, Operation};
+use crate::mls::KeyPackageKind;
 
 /// How long a group that this client was in is remembered, in milliseconds: longer than
 /// anything for it can still be on its way.
@@ -25,9 +26,19 @@ pub(crate) struct AccountRow {
 #[derive(Clone, Debug)]
 pub(crate) struct KeyPackageRow {
     pub(crate) reference: Vec<u8>,
-    pub(crate) last_resort: bool,
+    pub(crate) kind: KeyPackageKind,
     pub(crate) not_after_s: u64,
     pub(crate) at_provider: bool,
+}
+
+/// How many KeyPackages of each kind the provider is to have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyPackageStock {
+    pub(crate) wanted: u32,
+    /// The provider has said that there are few.
+    pub(crate) is_low: bool,
+    /// When there was a look at that for the last time, in milliseconds since the Unix epoch.
+    pub(crate) seen_ms: u64,
 }
 
 /// A row of `pending`: a request as it goes out, and goes out again.
@@ -56,12 +67,12 @@ pub(crate) struct ParkedItem {
 }
 
 /// A column with a message of `moh-messages`.
-fn decoded<T: Message>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+pub(super) fn decoded<T: Message>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     let bytes = row.get_ref(column)?.as_blob()?;
     T::decode(bytes).map_err(|error| conversion(column, Type::Blob, error))
 }
 
-fn named<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+pub(super) fn named<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: std::str::FromStr<Err = moh_messages::InvalidName>,
 {
@@ -70,12 +81,15 @@ where
         .map_err(|error| conversion(column, Type::Text, error))
 }
 
-fn opaque<const MAX: usize>(row: &Row<'_>, column: usize) -> rusqlite::Result<Opaque<MAX>> {
+pub(super) fn opaque<const MAX: usize>(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<Opaque<MAX>> {
     Opaque::new(row.get_ref(column)?.as_blob()?)
         .map_err(|error| conversion(column, Type::Blob, error))
 }
 
-fn conversion(
+pub(super) fn conversion(
     column: usize,
     kind: Type,
     error: impl std::error::Error + Send + Sync + 'static,
@@ -184,13 +198,51 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// What there is to know of how many KeyPackages there are to be.
+    pub(crate) fn key_package_stock(&self) -> Result<KeyPackageStock, StoreError> {
+        let sql = "SELECT key_packages_wanted, key_packages_low, key_packages_seen_ms FROM account";
+        Ok(self.conn.query_row(sql, [], |row| {
+            Ok(KeyPackageStock {
+                wanted: row.get(0)?,
+                is_low: row.get(1)?,
+                seen_ms: row.get::<_, i64>(2)?.try_into().unwrap_or(0),
+            })
+        })?)
+    }
+
+    /// The provider says that it has few KeyPackages.
+    pub(crate) fn key_packages_are_low(&self) -> Result<(), StoreError> {
+        self.conn
+            .execute("UPDATE account SET key_packages_low = 1", [])?;
+        Ok(())
+    }
+
+    /// The provider has as many KeyPackages as it is to have.
+    pub(crate) fn key_packages_are_there(&self, now_ms: u64) -> Result<(), StoreError> {
+        self.conn.execute(
+            "UPDATE account SET key_packages_low = 0, key_packages_seen_ms = ?1",
+            [i64::try_from(now_ms).unwrap_or(i64::MAX)],
+        )?;
+        Ok(())
+    }
+
+    pub(crate) fn set_key_packages_wanted(&self, count: u32) -> Result<(), StoreError> {
+        self.conn
+            .execute("UPDATE account SET key_packages_wanted = ?1", [count])?;
+        Ok(())
+    }
+
     pub(crate) fn key_packages(&self) -> Result<Vec<KeyPackageRow>, StoreError> {
-        let sql = "SELECT reference, last_resort, not_after_s, at_provider FROM key_packages";
+        let sql = "SELECT reference, last_resort, not_after_s, at_provider, for_connections
+                   FROM key_packages";
         let mut statement = self.conn.prepare_cached(sql)?;
         let rows = statement.query_map([], |row| {
             Ok(KeyPackageRow {
                 reference: row.get(0)?,
-                last_resort: row.get(1)?,
+                kind: KeyPackageKind {
+                    last_resort: row.get(1)?,
+                    for_connections: row.get(4)?,
+                },
                 not_after_s: row.get::<_, i64>(2)?.try_into().unwrap_or(0),
                 at_provider: row.get(3)?,
             })
@@ -201,12 +253,13 @@ impl Tx<'_> {
     pub(crate) fn insert_key_package(&self, row: &KeyPackageRow) -> Result<(), StoreError> {
         let not_after_s = i64::try_from(row.not_after_s).unwrap_or(i64::MAX);
         self.conn.execute(
-            "INSERT INTO key_packages VALUES (?1, ?2, ?3, ?4)",
+            "INSERT INTO key_packages VALUES (?1, ?2, ?3, ?4, ?5)",
             (
                 &row.reference,
-                row.last_resort,
+                row.kind.last_resort,
                 not_after_s,
                 row.at_provider,
+                row.kind.for_connections,
             ),
         )?;
         Ok(())
@@ -226,8 +279,9 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// All groups but connection groups, with their owners.
     pub(crate) fn groups(&self) -> Result<Vec<(GroupId, ProviderName)>, StoreError> {
-        let sql = "SELECT group_id, owner FROM groups ORDER BY rowid";
+        let sql = "SELECT group_id, owner FROM groups WHERE group_type = 0 ORDER BY rowid";
         let mut statement = self.conn.prepare_cached(sql)?;
         let rows = statement.query_map([], |row| Ok((opaque(row, 0)?, named(row, 1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -411,9 +465,11 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Whether queue items of the group have to wait for an answer, or for others of it that do.
+    /// Whether queue items of the group have to wait for an answer, of the owner or of the user
+    /// who is asked to be connected, or for others of it that do.
     pub(crate) fn has_to_wait(&self, group: &GroupId) -> Result<bool, StoreError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM pending WHERE group_id = ?1)
+                       OR EXISTS (SELECT 1 FROM connections WHERE request_group = ?1)
                        OR EXISTS (SELECT 1 FROM parked WHERE group_id = ?1)";
         let mut statement = self.conn.prepare_cached(sql)?;
         Ok(statement.query_row([group.as_slice()], |row| row.get(0))?)
@@ -431,6 +487,8 @@ impl Tx<'_> {
     pub(crate) fn next_parked(&self) -> Result<Option<ParkedItem>, StoreError> {
         let sql = "SELECT id, item FROM parked WHERE NOT EXISTS
                    (SELECT 1 FROM pending WHERE pending.group_id = parked.group_id)
+                   AND NOT EXISTS
+                   (SELECT 1 FROM connections WHERE request_group = parked.group_id)
                    ORDER BY id LIMIT 1";
         Ok(self
             .conn
@@ -442,6 +500,20 @@ impl Tx<'_> {
                 })
             })
             .optional()?)
+    }
+
+    /// How many items of a group wait.
+    pub(crate) fn count_parked(&self, group: &GroupId) -> Result<u32, StoreError> {
+        let sql = "SELECT count(*) FROM parked WHERE group_id = ?1";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        Ok(statement.query_row([group.as_slice()], |row| row.get(0))?)
+    }
+
+    /// Throws away what waits in a group.
+    pub(crate) fn drop_parked(&self, group: &GroupId) -> Result<(), StoreError> {
+        self.conn
+            .execute("DELETE FROM parked WHERE group_id = ?1", [group.as_slice()])?;
+        Ok(())
     }
 
     pub(crate) fn unpark(&self, id: i64) -> Result<(), StoreError> {

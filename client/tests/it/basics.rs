@@ -117,7 +117,7 @@ async fn a_second_device_is_linked_and_added() {
     assert_eq!(device.request(), request);
     let authorization = alice.client.authorize(&request).unwrap();
     let tablet_client = device.register(authorization).await.unwrap();
-    tablet_client.refill_key_packages(1).await.unwrap();
+    tablet_client.refill_key_packages(2).await.unwrap();
     alice.client.add_device(&group, &tablet).await.unwrap();
     let events = tablet_client.receive(SOON).await.unwrap();
     assert!(matches!(&events[..], [Event::Joined { members, .. }] if members.len() == 3));

@@ -4,9 +4,12 @@
 
 mod accounts;
 mod basics;
+mod connecting;
+mod connections;
 mod fake;
 mod joining;
 mod leaving;
 mod members;
 mod resilience;
 mod scene;
+mod upkeep;

@@ -372,6 +372,7 @@ async fn a_refused_join_is_told_and_blocks_nothing() {
         .set_consent(alice.client.user_id(), true)
         .await
         .unwrap();
+    received(&bob).await;
     for _ in 0..2 {
         let group = alice.client.create_group().await.unwrap();
         alice

@@ -58,6 +58,7 @@ impl State {
             acknowledged: 0,
             loses: false,
             key_packages: VecDeque::new(),
+            told_low: [false; 2],
         });
         Ok(ClientResponseBody::Registered {
             attestation: Attestation {
@@ -82,8 +83,8 @@ impl State {
                 scheme: SignatureScheme::ED25519,
                 signature_key: account.key.clone(),
                 registered_at: account.registered_at,
-                key_packages: 0,
-                connection_key_packages: 0,
+                key_packages: account.count(false),
+                connection_key_packages: account.count(true),
             })
             .collect();
         ClientResponseBody::Clients {
@@ -111,6 +112,7 @@ impl State {
         let user = by.user_id();
         self.tombstones.insert(user.as_str().to_owned());
         self.consents.retain(|(by, _)| *by != user);
+        self.asked.retain(|(by, _), _| *by != user);
         let clients = self.clients.keys();
         let clients: Vec<_> = clients.filter(|c| c.user_id() == user).cloned().collect();
         for client in &clients {

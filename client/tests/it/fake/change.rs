@@ -56,14 +56,22 @@ impl State {
         let answer = group.commit(client, &body, auth, message, update)?;
         let (owner, after) = (group.owner.clone(), group.members());
         for member in before.iter().filter(|member| *member != client) {
-            self.deliver(member, &owner, &MlsBytes::new(commit).unwrap());
+            self.deliver_in(&id, member, &owner, &MlsBytes::new(commit).unwrap());
         }
         if let Some(AddMembers { welcomes, .. }) = add {
             assert_eq!(welcomes.len(), 1);
-            for new in after.iter().filter(|member| !before.contains(member)) {
-                self.deliver(new, &owner, &welcomes[0]);
+            let new = after.into_iter().filter(|member| !before.contains(member));
+            let new: Vec<_> = new.collect();
+            let is_invitation = matches!(body, DsRequestBody::AddUsers(_));
+            if is_invitation && self.groups[&id].connection.is_some() {
+                self.request_connection(&id, client, &new, &welcomes[0]);
+            } else {
+                for new in new {
+                    self.deliver(&new, &owner, &welcomes[0]);
+                }
             }
         }
+        self.remove_unreachable(&id);
         if matches!(body, DsRequestBody::ExternalJoin(_)) {
             // What was proposed has lapsed.
             let group = self.groups.get_mut(&id).unwrap();
@@ -100,6 +108,21 @@ impl State {
         group.answers.insert(bytes.to_vec(), answer.clone());
         self.deliver_proposal(&id, bytes, Some(client));
         Ok(answer)
+    }
+
+    /// What was delivered to somebody was not taken.
+    pub(super) fn remove_unreachable(&mut self, id: &[u8]) {
+        let members = self.groups[id].members();
+        for member in members {
+            let is_closed = self.closed.contains(&(member.clone(), id.to_vec()));
+            let is_proposed = self.groups[id]
+                .proposals
+                .iter()
+                .any(|p| self.groups[id].client_at(p.target).as_ref() == Some(&member));
+            if is_closed && !is_proposed && !self.groups[id].is_deleted {
+                self.propose_removal(id, &member);
+            }
+        }
     }
 
     pub(super) fn propose_removal(&mut self, id: &[u8], client: &ClientId) {
@@ -169,7 +192,7 @@ impl State {
         let group = &self.groups[id];
         let (owner, members) = (group.owner.clone(), group.members());
         for member in members.iter().filter(|member| Some(*member) != except) {
-            self.deliver(member, &owner, &MlsBytes::new(bytes).unwrap());
+            self.deliver_in(id, member, &owner, &MlsBytes::new(bytes).unwrap());
         }
     }
 }
@@ -250,6 +273,9 @@ impl Group {
         assert_eq!(self.client_at(committer).as_ref(), Some(client));
         self.take_group_info(committer, update);
         self.is_deleted = matches!(body, DsRequestBody::DeleteGroup(_));
+        if matches!(body, DsRequestBody::AddUsers(_)) {
+            self.connection = self.connection.map(|_| true);
+        }
         self.trees.insert(self.epoch(), self.tree());
         let answer = DsResponseBody::Ok {
             epoch: self.epoch(),
@@ -314,6 +340,16 @@ impl Group {
         match body {
             DsRequestBody::AddUsers(_) | DsRequestBody::AddClients(_) => {
                 only(|proposal| matches!(proposal, Proposal::Add(_)));
+                let is_invitation = matches!(body, DsRequestBody::AddUsers(_));
+                if is_invitation {
+                    assert_ne!(self.connection, Some(true), "one invitation");
+                }
+                for add in commit.add_proposals() {
+                    let leaf = add.add_proposal().key_package().leaf_node();
+                    let marker = extension_type::CONNECTION_KEY_PACKAGE;
+                    let for_connections = leaf.extensions().unknown(marker).is_some();
+                    assert_eq!(for_connections, is_invitation && self.connection.is_some());
+                }
             }
             DsRequestBody::RemoveUsers(_) | DsRequestBody::RemoveClients(_) => {
                 only(|proposal| matches!(proposal, Proposal::Remove(_)));

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use moh_client::{ClientId, DsError, DsErrorCode, ProviderName};
 use moh_messages::{
     BasicCredential, CreateGroup, DsAuth, DsRequest, DsRequestBody, DsResponseBody, Extension,
-    ExternalCommitInfo, ExternalSender, HandshakeBytes, List, Message, MlsBytes, MlsGroupUpdate,
-    Opaque, PublicKey, RequestGroupId, SendMessage, Signature, SignatureScheme, SignedLast,
-    TreeBytes, WelcomeInfo, label,
+    ExternalCommitInfo, ExternalSender, GroupType, HandshakeBytes, List, Message, MlsBytes,
+    MlsGroupUpdate, Opaque, PublicKey, RequestGroupId, SendMessage, Signature, SignatureScheme,
+    SignedLast, TreeBytes, WelcomeInfo, label,
 };
 use openmls::group::{ProposalStore, PublicGroup};
 use openmls::prelude::{
@@ -32,6 +32,8 @@ pub(crate) struct Group {
     pub(super) proposals: Vec<Pending>,
     pub(super) group_info: HandshakeBytes,
     pub(super) is_deleted: bool,
+    /// A connection group; whether somebody was invited already.
+    pub(super) connection: Option<bool>,
     /// Messages have to be of the current epoch: more than the protocol asks for.
     pub(crate) is_strict: bool,
 }
@@ -137,6 +139,7 @@ impl State {
                 proposals: Vec::new(),
                 group_info: create.group_info.clone(),
                 is_deleted: false,
+                connection: (create.group_type == GroupType::Connection).then_some(false),
                 is_strict: true,
             },
         );
@@ -166,9 +169,11 @@ impl State {
         };
         group.answers.insert(bytes.to_vec(), answer.clone());
         let (owner, members) = (group.owner.clone(), group.members());
+        let id = message.group_id().as_slice().to_vec();
         for member in members.iter().filter(|member| *member != client) {
-            self.deliver(member, &owner, &MlsBytes::new(bytes).unwrap());
+            self.deliver_in(&id, member, &owner, &MlsBytes::new(bytes).unwrap());
         }
+        self.remove_unreachable(&id);
         Ok(answer)
     }
 
@@ -176,6 +181,9 @@ impl State {
         assert!(matches!(auth, DsAuth::KeyPackage { .. }));
         let group = self.groups.get(info.group_id.as_slice());
         let group = group.ok_or(refuse(DsErrorCode::UNKNOWN_GROUP))?;
+        if group.is_deleted {
+            return Err(refuse(DsErrorCode::GROUP_DELETED));
+        }
         let tree = group
             .trees
             .get(&info.epoch)

@@ -4,6 +4,7 @@
 // It panics where a client does what it must not.
 mod accounts;
 mod change;
+mod connections;
 mod group;
 mod key_packages;
 mod transport;
@@ -15,20 +16,20 @@ use moh_client::{
     ClientId, Clock, ConnectOptions, DsError, DsErrorCode, GroupId, ProviderName, UserId,
 };
 use moh_messages::client_api::{
-    Boolean, ClientRequest, ClientRequestBody, ClientResponseBody, Cursor, Forward, QueueItem,
+    BlockTarget, ClientRequest, ClientRequestBody, ClientResponseBody, Cursor, Forward, QueueItem,
     QueueItemPayload, ReadQueue,
 };
 use moh_messages::{
-    ClientQueueInformation, DsRequest, DsResponse, DsResponseBody, Endpoint,
-    GroupKeyPackageRequest, KeyPackageBytes, List, Message, MlsBytes, Opaque, PublicKey,
-    QueueConfig, Request, Signature, SignedLast, label, sign_content,
+    ClientQueueInformation, ConnectionKeyPackageRequest, ConnectionRequest, DsRequest, DsResponse,
+    DsResponseBody, Endpoint, GroupKeyPackageRequest, KeyPackageBytes, List, Message, MlsBytes,
+    Opaque, PublicKey, QueueConfig, Request, Signature, SignedLast, label, sign_content,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::RustCrypto;
 use openmls_traits::crypto::OpenMlsCrypto;
 use tokio::sync::Notify;
 
-use key_packages::is_last_resort;
+use key_packages::KeyPackageKind;
 
 pub(crate) use group::Group;
 pub(crate) use transport::FakeTransport;
@@ -50,6 +51,15 @@ pub(crate) enum Mishap {
 pub(crate) struct State {
     clients: BTreeMap<ClientId, Account>,
     consents: BTreeSet<(UserId, UserId)>,
+    /// Who was asked by whom, and for which group.
+    asked: BTreeMap<(UserId, UserId), Vec<u8>>,
+    blocks: BTreeSet<(UserId, BlockTarget)>,
+    /// Clients that take nothing of a group.
+    closed: BTreeSet<(ClientId, Vec<u8>)>,
+    /// KeyPackages that were uploaded before.
+    uploaded: BTreeSet<Vec<u8>>,
+    /// When a client has fewer KeyPackages than that, it is told so.
+    low_key_packages: usize,
     nonces: BTreeSet<Vec<u8>>,
     pub(crate) groups: BTreeMap<Vec<u8>, Group>,
     group_ids: u64,
@@ -70,7 +80,9 @@ struct Account {
     queue: Vec<QueueItem>,
     acknowledged: usize,
     loses: bool,
-    key_packages: VecDeque<(bool, KeyPackageBytes)>,
+    key_packages: VecDeque<(KeyPackageKind, KeyPackageBytes)>,
+    /// It was told that there are few, of those for groups and of those for connection groups.
+    told_low: [bool; 2],
 }
 
 /// What a request is held at.
@@ -139,6 +151,31 @@ impl World {
             .collect()
     }
 
+    /// The last request to be connected that a client got.
+    pub(crate) fn last_request(&self, client: &ClientId) -> ConnectionRequest {
+        let state = self.state.lock().unwrap();
+        let mut items = state.clients[client].queue.iter().rev();
+        let request = items.find_map(|item| match &item.payload {
+            QueueItemPayload::ConnectionRequest(request) => Some(request.clone()),
+            _ => None,
+        });
+        request.unwrap()
+    }
+
+    /// Puts a request to be connected into a client's queue.
+    pub(crate) fn deliver_request(
+        &self,
+        client: &ClientId,
+        sender: &str,
+        request: ConnectionRequest,
+    ) {
+        let mut state = self.state.lock().unwrap();
+        let payload = QueueItemPayload::ConnectionRequest(request);
+        state.enqueue(client, &sender.parse().unwrap(), payload);
+        drop(state);
+        self.arrived.notify_waiters();
+    }
+
     /// Puts something into a client's queue.
     pub(crate) fn deliver(&self, client: &ClientId, sender: &str, message: Vec<u8>) {
         let mut state = self.state.lock().unwrap();
@@ -188,6 +225,11 @@ impl World {
     pub(crate) fn lose_deliveries(&self, client: &ClientId, lose: bool) {
         let mut state = self.state.lock().unwrap();
         state.clients.get_mut(client).unwrap().loses = lose;
+    }
+
+    /// Clients are told when they have fewer KeyPackages than that.
+    pub(crate) fn tell_low_key_packages(&self, low: usize) {
+        self.state.lock().unwrap().low_key_packages = low;
     }
 
     /// Nobody becomes a user without one of these from now on.
@@ -297,11 +339,7 @@ impl World {
                 })
             }
             ClientRequestBody::UploadKeyPackages(upload) => {
-                for key_package in upload.key_packages {
-                    let last_resort = is_last_resort(&key_package);
-                    let account = state.clients.get_mut(client).unwrap();
-                    account.key_packages.push_back((last_resort, key_package));
-                }
+                state.upload(client, upload);
                 Ok(ClientResponseBody::Ok)
             }
             ClientRequestBody::ReadQueue(read) => Ok(state.read_queue(client, &read)),
@@ -312,16 +350,20 @@ impl World {
                 Ok(ClientResponseBody::Ok)
             }
             ClientRequestBody::SetConsent(consent) => {
-                let pair = (client.user_id(), consent.peer);
-                if consent.allowed == Boolean::True {
-                    state.consents.insert(pair);
-                } else {
-                    state.consents.remove(&pair);
-                }
+                state.set_consent(client, &consent);
                 Ok(ClientResponseBody::Ok)
             }
+            ClientRequestBody::DeclineConnection(decline) => {
+                state.decline(client, &decline.peer);
+                Ok(ClientResponseBody::Ok)
+            }
+            ClientRequestBody::SetBlock(block) => {
+                state.set_block(client, block);
+                Ok(ClientResponseBody::Ok)
+            }
+            ClientRequestBody::ListConnections(list) => Ok(state.list_connections(client, &list)),
+            ClientRequestBody::ListBlocks(list) => Ok(state.list_blocks(client, &list)),
             ClientRequestBody::Forward(forward) => state.forward(client, forward),
-            _ => Err(refuse(DsErrorCode::UNAVAILABLE)),
         }
     }
 }
@@ -417,6 +459,19 @@ impl State {
         self.enqueue(client, sender, payload);
     }
 
+    /// Hands over something of a group, where it is taken.
+    pub(crate) fn deliver_in(
+        &mut self,
+        group: &[u8],
+        client: &ClientId,
+        sender: &ProviderName,
+        message: &MlsBytes,
+    ) {
+        if !self.closed.contains(&(client.clone(), group.to_vec())) {
+            self.deliver(client, sender, message);
+        }
+    }
+
     fn enqueue(&mut self, client: &ClientId, sender: &ProviderName, payload: QueueItemPayload) {
         // It was deleted, or loses what comes.
         let account = self
@@ -444,11 +499,25 @@ impl State {
     ) -> Result<ClientResponseBody, Failure> {
         let bytes = forward.request.into_vec();
         let destination = &forward.destination;
-        if forward.endpoint == Endpoint::GroupKeyPackages {
-            let request = GroupKeyPackageRequest::decode_for(destination, &bytes)
-                .map_err(Failure::Refused)?;
-            assert!(request.provider_auth.is_blank());
-            return Ok(forwarded(200, self.key_packages(&request).encode()));
+        match forward.endpoint {
+            Endpoint::GroupKeyPackages => {
+                let request = GroupKeyPackageRequest::decode_for(destination, &bytes)
+                    .map_err(Failure::Refused)?;
+                assert!(request.provider_auth.is_blank());
+                return self.with_mishap("group_key_packages", |state| {
+                    forwarded(200, state.key_packages(&request).encode())
+                });
+            }
+            Endpoint::ConnectionKeyPackages => {
+                let request = ConnectionKeyPackageRequest::decode_for(destination, &bytes)
+                    .map_err(Failure::Refused)?;
+                assert!(request.provider_auth.is_blank());
+                assert_eq!(request.requester, client.user_id());
+                return self.with_mishap("connection_key_packages", |state| {
+                    forwarded(200, state.connection_key_packages(&request).encode())
+                });
+            }
+            _ => {}
         }
         let request = DsRequest::decode_for(destination, &bytes).map_err(Failure::Refused)?;
         let name = request.body.name();
@@ -474,6 +543,30 @@ impl State {
             }
             Err(Failure::Lost) => return Err(Failure::Lost),
         })
+    }
+}
+
+impl State {
+    /// A request that is none to an owner.
+    fn with_mishap(
+        &mut self,
+        name: &'static str,
+        work: impl FnOnce(&mut Self) -> ClientResponseBody,
+    ) -> Result<ClientResponseBody, Failure> {
+        let mishap = self.mishap(name);
+        if matches!(mishap, Some(Mishap::LoseRequest)) {
+            return Err(Failure::Lost);
+        }
+        self.seen.push((name, Vec::new()));
+        if let Some(Mishap::Refuse(error)) = mishap {
+            let status = error.code.http_status().unwrap_or(400);
+            return Ok(forwarded(status, DsResponse::from(error).encode()));
+        }
+        let answer = work(self);
+        match mishap {
+            Some(Mishap::LoseAnswer) => Err(Failure::Lost),
+            _ => Ok(answer),
+        }
     }
 }
 

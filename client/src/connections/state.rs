@@ -1,0 +1,229 @@
+//! What becomes of a connection by what happens in its group.
+
+use moh_messages::client_api::QueueItemPayload;
+use moh_messages::{ClientId, GroupId, GroupType, UserId};
+use openmls::group::MlsGroup;
+
+use crate::error::Error;
+use crate::events::{DisconnectReason, Event};
+use crate::key_packages;
+use crate::mls;
+use crate::queue::welcome_of;
+use crate::store::{ConnectionRow, KeptRequest, Step, StoreError, Tx};
+
+/// The state of a group is about to be deleted. Whether that is the group of a connection, which
+/// is over by that: then the application is told so, unless it has ended it itself.
+pub(crate) fn is_over(
+    tx: &Tx<'_>,
+    group: &GroupId,
+    reason: DisconnectReason,
+) -> Result<bool, StoreError> {
+    let was_to_end = tx.is_to_end(group)?;
+    tx.delete_ending(group)?;
+    let Some(row) = tx.connection_of(group)? else {
+        return Ok(was_to_end);
+    };
+    finish(tx, &row, reason)?;
+    Ok(true)
+}
+
+/// The group of a request cannot be joined, at least not by the Welcome. Whether it is one that
+/// was accepted: then the application is not told of a Welcome.
+pub(crate) fn is_refused(
+    tx: &Tx<'_>,
+    group: &GroupId,
+    is_too_late: bool,
+) -> Result<bool, StoreError> {
+    if tx.is_to_end(group)? {
+        return Ok(true);
+    }
+    let Some(mut row) = tx.connection_of(group)? else {
+        return Ok(false);
+    };
+    if row.request.take().is_none() {
+        return Ok(false);
+    }
+    if is_too_late {
+        // Who was invited may join from outside.
+        tx.put_connection(&row)?;
+    } else {
+        finish(tx, &row, DisconnectReason::Ended)?;
+    }
+    Ok(true)
+}
+
+/// A connection is over. The peer may have asked for another one since.
+pub(super) fn finish(
+    tx: &Tx<'_>,
+    row: &ConnectionRow,
+    reason: DisconnectReason,
+) -> Result<(), StoreError> {
+    tx.insert_event(&Event::Disconnected {
+        peer: row.peer.clone(),
+        reason,
+    })?;
+    match &row.request {
+        Some(request) if Some(&request.group) != row.group.as_ref() => {
+            receive(tx, &row.peer, request.clone())
+        }
+        _ => tx.delete_connection(&row.peer),
+    }
+}
+
+/// A peer asks to be connected.
+pub(super) fn receive(tx: &Tx<'_>, peer: &UserId, request: KeptRequest) -> Result<(), StoreError> {
+    let row = ConnectionRow::received(peer.clone(), request);
+    tx.put_connection(&row)?;
+    tx.insert_event(&Event::ConnectionRequested {
+        peer: row.peer,
+        group: row
+            .group
+            .ok_or(StoreError::Incomplete("a request's group"))?,
+        received_at: row.since_ms,
+    })
+}
+
+/// Forgets all that there is of a connection, but for its row; its group is to be ended.
+pub(super) fn let_go(tx: &Tx<'_>, row: &ConnectionRow, now_ms: u64) -> Result<(), Error> {
+    match (&row.request, row.step) {
+        // It is about to be joined, and then there is a group to end.
+        (Some(_), Step::Accepting) => {}
+        (Some(request), _) => forget_request(tx, request, now_ms)?,
+        (None, _) => {}
+    }
+    match &row.group {
+        Some(group) if row.step != Step::Received => Ok(tx.insert_ending(group)?),
+        _ => Ok(()),
+    }
+}
+
+/// A request will not be accepted: what came with it, and what came for its group, is nothing.
+pub(super) fn forget_request(tx: &Tx<'_>, request: &KeptRequest, now_ms: u64) -> Result<(), Error> {
+    tx.drop_parked(&request.group)?;
+    tx.insert_left_group(&request.group, now_ms)?;
+    let QueueItemPayload::ConnectionRequest(content) = &request.item.payload else {
+        return Ok(());
+    };
+    let Some(welcome) = welcome_of(&content.welcome) else {
+        return Ok(());
+    };
+    for row in tx.key_packages()? {
+        let is_used = |secrets: &openmls::messages::EncryptedGroupSecrets| {
+            secrets.new_member().as_slice() == row.reference
+        };
+        if !row.kind.last_resort && welcome.secrets().iter().any(is_used) {
+            key_packages::forget(tx, &row.reference)?;
+        }
+    }
+    Ok(())
+}
+
+/// A commit was made in a group, by this client or another one.
+pub(crate) fn after_commit(
+    tx: &Tx<'_>,
+    id: &GroupId,
+    group: &MlsGroup,
+    by: &ClientId,
+    now_ms: u64,
+) -> Result<(), Error> {
+    let Some(mut row) = tx.connection_of(id)? else {
+        return Ok(());
+    };
+    let members = mls::members(group);
+    let peer_is_in = members.iter().any(|member| member.user_id() == row.peer);
+    match row.step {
+        Step::Asking if peer_is_in => {
+            row.step = Step::Sent;
+            row.since_ms = now_ms;
+            tx.put_connection(&row)?;
+        }
+        Step::Sent | Step::Connected if !peer_is_in => {
+            // Who is left has nobody to talk to.
+            tx.insert_ending(id)?;
+            let reason = match row.step {
+                Step::Sent => DisconnectReason::Declined,
+                _ => DisconnectReason::Ended,
+            };
+            finish(tx, &row, reason)?;
+        }
+        Step::Sent if by.user_id() == row.peer => connected(tx, row, now_ms)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The peer has accepted, or was accepted. What they had asked in another way is settled by that.
+pub(super) fn connected(tx: &Tx<'_>, mut row: ConnectionRow, now_ms: u64) -> Result<(), Error> {
+    if let Some(request) = row.request.take() {
+        forget_request(tx, &request, now_ms)?;
+    }
+    row.step = Step::Connected;
+    row.since_ms = now_ms;
+    row.todo = 0;
+    tx.put_connection(&row)?;
+    let group = row
+        .group
+        .ok_or(StoreError::Incomplete("a connection's group"))?;
+    tx.insert_event(&Event::Connected {
+        peer: row.peer,
+        group,
+    })?;
+    Ok(())
+}
+
+/// This client has joined a group: whether the application was told by that of a connection, or
+/// will be.
+pub(crate) fn after_join(
+    tx: &Tx<'_>,
+    id: &GroupId,
+    group: &MlsGroup,
+    own: &UserId,
+    now_ms: u64,
+) -> Result<bool, Error> {
+    if mls::group_type(group.extensions()) != Some(GroupType::Connection) {
+        return Ok(false);
+    }
+    if tx.is_to_end(id)? {
+        return Ok(true);
+    }
+    if let Some(mut row) = tx.connection_of(id)? {
+        // It is not to be joined once more.
+        row.request = row.request.filter(|request| request.group != *id);
+        tx.put_connection(&row)?;
+        return Ok(row.step == Step::Accepting);
+    }
+    let members = mls::members(group);
+    let peer = members.iter().map(ClientId::user_id).find(|u| u != own);
+    let Some(peer) = peer else {
+        return Ok(false);
+    };
+    let known = tx.connection(&peer)?;
+    let is_free = known
+        .as_ref()
+        .is_none_or(|row| row.group.is_none() && row.step == Step::Connected);
+    if !is_free {
+        return Ok(false);
+    }
+    let row = ConnectionRow::new(peer.clone(), Step::Sent, now_ms, Some(id.clone()));
+    if mls::has_committed(group, &peer) {
+        connected(tx, row, now_ms)?;
+        return Ok(true);
+    }
+    tx.put_connection(&row)?;
+    Ok(false)
+}
+
+/// Whether a group is what a request said: one of these two users, and of no others.
+pub(crate) fn is_of_two(group: &MlsGroup, own: &UserId, peer: &UserId) -> bool {
+    let members = mls::members(group);
+    let is_of = |user: &UserId| members.iter().any(|member| member.user_id() == *user);
+    let others = members.iter().filter(|member| {
+        let user = member.user_id();
+        user != *own && user != *peer
+    });
+    mls::group_type(group.extensions()) == Some(GroupType::Connection)
+        && is_of(own)
+        && is_of(peer)
+        && others.count() == 0
+        && members.len() == group.members().count()
+}

@@ -1,0 +1,112 @@
+//! What a client does of its own accord, whenever events are received: errands, each of which is
+//! tried again later if it fails, and none of which holds up another.
+
+use std::future::Future;
+
+use moh_messages::{GroupId, UserId};
+use tokio::time::Instant;
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::events::Event;
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Errand {
+    /// What is unfinished with a peer.
+    Connection(UserId),
+    /// A connection group that is to be deleted.
+    Ending(GroupId),
+    /// KeyPackages, of which there may be few.
+    KeyPackages,
+}
+
+/// How often there is a look at what nobody gives notice of, in milliseconds.
+const LOOK_EVERY_MS: u64 = 24 * 60 * 60 * 1000;
+
+impl Client {
+    /// Does what is to be done now; when there is more to do.
+    pub(crate) async fn upkeep(&self) -> Result<Option<Instant>, Error> {
+        let (peers, endings) = self
+            .store()
+            .run(|tx| Ok::<_, Error>((tx.unfinished_connections()?, tx.endings()?)))
+            .await?;
+        let mut next = None;
+        for peer in peers {
+            let work = self.look_after_connection(&peer);
+            let again = self.run(Errand::Connection(peer.clone()), work).await?;
+            next = earlier(next, again);
+        }
+        for group in endings {
+            let work = self.look_after_ending(&group);
+            let again = self.run(Errand::Ending(group.clone()), work).await?;
+            next = earlier(next, again);
+        }
+        let again = self.run(Errand::KeyPackages, self.look_after_key_packages());
+        next = earlier(next, again.await?);
+        Ok(next)
+    }
+
+    /// Uploads KeyPackages, where the provider has said that there are few, or there is a look
+    /// at it for the first time since the start or in a day, and most are gone.
+    async fn look_after_key_packages(&self) -> Result<(), Error> {
+        let stock = self
+            .store()
+            .run(|tx| Ok::<_, Error>(tx.key_package_stock()?))
+            .await?;
+        let now_ms = self.api().now_ms();
+        let is_due = now_ms.abs_diff(stock.seen_ms) >= LOOK_EVERY_MS || !self.has_looked();
+        if stock.wanted == 0 || !stock.is_low && !is_due {
+            return Ok(());
+        }
+        let wanted = usize::try_from(stock.wanted).unwrap_or(usize::MAX);
+        let low = if stock.is_low {
+            wanted
+        } else {
+            wanted.div_ceil(2)
+        };
+        let count = self.refill(wanted, low).await?;
+        self.set_has_looked();
+        self.store()
+            .run(move |tx| {
+                tx.key_packages_are_there(now_ms)?;
+                if count > 0 {
+                    let count = u32::try_from(count).unwrap_or(u32::MAX);
+                    tx.insert_event(&Event::KeyPackagesRefilled { count })?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await
+    }
+
+    /// Runs an errand, unless it failed a short while ago; when it is to be tried again.
+    async fn run(
+        &self,
+        errand: Errand,
+        work: impl Future<Output = Result<(), Error>>,
+    ) -> Result<Option<Instant>, Error> {
+        let before = self.errand_retry(&errand);
+        if let Some(retry) = before
+            && retry.not_before > Instant::now()
+        {
+            return Ok(Some(retry.not_before));
+        }
+        match work.await {
+            Ok(()) => {
+                self.set_errand_retry(errand, None);
+                Ok(None)
+            }
+            Err(error @ (Error::Store(_) | Error::AccountDeleted)) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, ?errand, "an errand is tried again later");
+                let retry = self.later(before);
+                self.set_errand_retry(errand, Some(retry));
+                Ok(Some(retry.not_before))
+            }
+        }
+    }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    [one, other].into_iter().flatten().min()
+}
