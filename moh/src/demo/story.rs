@@ -1,6 +1,7 @@
 //! What happens in the demonstration, step by step, and what has to come of each step.
 
 mod beginning;
+mod connecting;
 mod end;
 mod forgeries;
 mod members;
@@ -50,6 +51,7 @@ impl<'a> Story<'a> {
     /// Tells it. An error says why the step that was last begun failed.
     pub(super) async fn play(mut self) -> Result<()> {
         let cast = Box::pin(self.people_meet()).await?;
+        Box::pin(self.people_connect(&cast)).await?;
         let group = Box::pin(self.a_conversation(&cast)).await?;
         Box::pin(self.who_is_there(&cast, &group)).await?;
         Box::pin(self.who_leaves(&cast, &group)).await?;

@@ -11,12 +11,13 @@ use super::super::stage::{Answered, NAMES};
 use super::{DIM, GREEN, RED, Style, Transcript, YELLOW, short, size};
 
 /// What devices ask their own providers for all the time. It is left out for people.
-const ALWAYS: [&str; 5] = [
+const ALWAYS: [&str; 6] = [
     "get_queue_configs",
     "upload_key_packages",
     "read_queue",
     "acknowledge",
     "forward",
+    "list_clients",
 ];
 
 /// All requests taken together.
@@ -71,12 +72,12 @@ impl Transcript {
             return;
         }
         let result = match (&*event.result, expected) {
-            ("ok", _) => self.paint(GREEN, &format!("{:<23}", "ok")),
+            ("ok", _) => self.paint(GREEN, &format!("{:<21}", "ok")),
             (refused, _) => {
                 let colour = if expected { YELLOW } else { RED };
                 self.paint(
                     colour,
-                    &format!("{:<23}", format!("{} {refused}", event.status)),
+                    &format!("{:<21}", format!("{} {refused}", event.status)),
                 )
             }
         };
@@ -89,7 +90,7 @@ impl Transcript {
         );
         let numbers = self.paint(DIM, &numbers);
         self.line(&format!(
-            "    {route:<35} {:<21}{result}{numbers}",
+            "    {route:<35} {:<24}{result}{numbers}",
             event.operation
         ));
     }
@@ -148,6 +149,7 @@ impl Transcript {
             Endpoint::WelcomeInformation,
             Endpoint::ExternalCommitInformation,
             Endpoint::GroupKeyPackages,
+            Endpoint::ConnectionKeyPackages,
         ]
         .iter()
         .any(|endpoint| endpoint.path() == event.endpoint);
