@@ -114,6 +114,10 @@ pub enum Error {
     /// The user is connected already.
     #[error("{0} is connected already")]
     AlreadyConnected(UserId),
+    /// The keys of this provider do not say yet whether its clients are who they say to be. It is
+    /// asked for them again in a minute.
+    #[error("the keys of {0} are not known yet")]
+    Unverified(ProviderName),
     /// None of the user's clients can be added now.
     #[error("no client of {0} can be added: they have no KeyPackage that fits")]
     NoKeyPackage(UserId),
@@ -201,6 +205,7 @@ impl Error {
             Self::Unreachable { .. }
             | Self::Outrun { .. }
             | Self::LeftBehind { .. }
+            | Self::Unverified(_)
             | Self::Joining(_) => Fault::Network,
             Self::Refused { error, .. } if is_temporary(error.code) => Fault::Network,
             Self::Refused { .. }

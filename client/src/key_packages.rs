@@ -12,6 +12,7 @@ use openmls_rust_crypto::RustCrypto;
 use openmls_traits::OpenMlsProvider;
 use tls_codec::DeserializeBytes;
 
+use crate::attestations;
 use crate::client::Client;
 use crate::error::Error;
 use crate::mls::{self, KeyPackageKind, LeafContent};
@@ -221,7 +222,25 @@ impl Client {
         };
         let endpoint = Endpoint::GroupKeyPackages;
         let answer = self.ask_for_key_packages(user, endpoint, request.encode());
-        check(user, answer.await?, suite, GroupType::Regular)
+        let fetched = check(user, answer.await?, suite, GroupType::Regular)?;
+        self.verify_attestations(&fetched).await?;
+        Ok(fetched)
+    }
+
+    /// Whether the user's provider vouches for the clients. Nobody is added for whom it does not.
+    async fn verify_attestations(&self, fetched: &Fetched) -> Result<(), Error> {
+        for (key_package, client) in fetched.key_packages.iter().zip(&fetched.clients) {
+            let scheme = mls::suite_of(key_package.ciphersuite()).signature_scheme();
+            let verdict = match attestations::shown(key_package.leaf_node(), scheme) {
+                Ok(attestation) => self.verify_now(&attestation).await?,
+                Err(reason) => Err(reason),
+            };
+            verdict.map_err(|reason| Error::BadKeyPackage {
+                client: client.clone(),
+                detail: reason.to_string(),
+            })?;
+        }
+        Ok(())
     }
 
     /// A KeyPackage of each client of `user`, for a connection group of this ciphersuite.
@@ -245,7 +264,9 @@ impl Client {
         if answer.clients.is_empty() {
             return Err(Error::NoSuchUser(user.clone()));
         }
-        check(user, answer, suite, GroupType::Connection)
+        let fetched = check(user, answer, suite, GroupType::Connection)?;
+        self.verify_attestations(&fetched).await?;
+        Ok(fetched)
     }
 
     async fn ask_for_key_packages(

@@ -50,6 +50,7 @@
 mod account;
 mod api;
 mod ask;
+mod attestations;
 mod client;
 mod clock;
 mod connections;

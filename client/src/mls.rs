@@ -296,7 +296,8 @@ pub(crate) fn create_key_package(
     ))
 }
 
-/// Another client's KeyPackage, if it is what its provider says it is.
+/// Another client's KeyPackage, if it is what its provider says it is. Its attestation is another
+/// matter.
 pub(crate) fn check_key_package(
     crypto: &impl openmls_traits::crypto::OpenMlsCrypto,
     user: &UserId,
@@ -330,12 +331,6 @@ pub(crate) fn check_key_package(
     let for_connections = leaf.extensions().unknown(marker).is_some();
     if for_connections != (group_type == GroupType::Connection) {
         return Err(bad("for groups of another kind".to_owned()));
-    }
-    match leaf_extension::<Attestation>(leaf, extension_type::ATTESTATION) {
-        Some(attestation)
-            if attestation.client_id == *client
-                && attestation.signature_key.as_slice() == leaf.signature_key().as_slice() => {}
-        _ => return Err(bad("no attestation of this client and key".to_owned())),
     }
     match leaf_extension::<QueueConfig>(leaf, extension_type::QUEUE_CONFIG) {
         Some(config) if config.provider == client.provider() => Ok(key_package),

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use moh_messages::{GroupId, UserId};
+use moh_messages::{GroupId, ProviderName, UserId};
 use tokio::time::Instant;
 
 use crate::client::Client;
@@ -19,6 +19,8 @@ pub(crate) enum Errand {
     Ending(GroupId),
     /// KeyPackages, of which there may be few.
     KeyPackages,
+    /// What members show who are clients of this provider.
+    Attestations(ProviderName),
 }
 
 /// How often there is a look at what nobody gives notice of, in milliseconds.
@@ -27,9 +29,12 @@ const LOOK_EVERY_MS: u64 = 24 * 60 * 60 * 1000;
 impl Client {
     /// Does what is to be done now; when there is more to do.
     pub(crate) async fn upkeep(&self) -> Result<Option<Instant>, Error> {
-        let (peers, endings) = self
+        let (peers, endings, providers) = self
             .store()
-            .run(|tx| Ok::<_, Error>((tx.unfinished_connections()?, tx.endings()?)))
+            .run(|tx| {
+                let (peers, endings) = (tx.unfinished_connections()?, tx.endings()?);
+                Ok::<_, Error>((peers, endings, tx.unverified_providers()?))
+            })
             .await?;
         let mut next = None;
         for peer in peers {
@@ -41,6 +46,11 @@ impl Client {
             let work = self.look_after_ending(&group);
             let again = self.run(Errand::Ending(group.clone()), work).await?;
             next = earlier(next, again);
+        }
+        for provider in providers {
+            let work = self.look_after_attestations(&provider);
+            let again = self.run(Errand::Attestations(provider.clone()), work);
+            next = earlier(next, again.await?);
         }
         let again = self.run(Errand::KeyPackages, self.look_after_key_packages());
         next = earlier(next, again.await?);

@@ -12,6 +12,7 @@ use openmls_traits::OpenMlsProvider;
 use tls_codec::DeserializeBytes;
 
 use super::{Left, group_id};
+use crate::attestations;
 use crate::client::Client;
 use crate::connections;
 use crate::error::Error;
@@ -66,7 +67,7 @@ impl Client {
             }
             ProcessedMessageContent::StagedCommitMessage(commit) if by_member => {
                 let by = sender.ok_or_else(|| out(Reason::Refused))?;
-                self.merge(tx, &id, group, *commit, by)?;
+                self.merge(tx, item, &id, group, *commit, by)?;
             }
             ProcessedMessageContent::ProposalMessage(proposal) if may_be_made(&proposal) => {
                 keep_proposal(tx, &mut group, *proposal)?;
@@ -86,6 +87,7 @@ impl Client {
     fn merge(
         &self,
         tx: &Tx<'_>,
+        item: &QueueItem,
         id: &GroupId,
         mut group: MlsGroup,
         commit: StagedCommit,
@@ -100,6 +102,7 @@ impl Client {
             member.leaf = member.leaf.filter(|leaf| !leaving.contains(leaf));
         }
         let admins = mls::admins(&group);
+        let brought_in = attestations::brought_in(&group, &commit);
         group.merge_staged_commit(tx, commit).map_err(Error::mls)?;
         let id = id.clone();
         let now_ms = self.api().now_ms();
@@ -117,51 +120,51 @@ impl Client {
                 Ok(tx.insert_event(&Event::Removed { group: id, by })?)
             };
         }
-        self.tell_changes(tx, &id, &group, &members, admins, &by)?;
+        tell_changes(tx, &id, &group, &members, admins, &by)?;
+        attestations::look_at_new(tx, &id, &group, &brought_in, item.received_at, now_ms)?;
         Ok(connections::after_commit(tx, &id, &group, &by, now_ms)?)
     }
+}
 
-    /// Says what is different in the epoch that a commit began.
-    fn tell_changes(
-        &self,
-        tx: &Tx<'_>,
-        id: &GroupId,
-        group: &MlsGroup,
-        members: &[Known],
-        admins: Option<Vec<UserId>>,
-        by: &ClientId,
-    ) -> Result<(), StoreError> {
-        let (id, by) = (id.clone(), by.clone());
-        let epoch = group.epoch().as_u64();
-        let (added, removed) = difference(members, &members_of(group));
-        let others = !added.is_empty() || !removed.is_empty();
-        let other_admins = mls::admins(group).filter(|now| admins.as_ref() != Some(now));
-        if !others && other_admins.is_none() {
-            return tx.insert_event(&Event::Updated {
-                group: id,
-                by,
-                epoch,
-            });
-        }
-        if others {
-            tx.insert_event(&Event::MembersChanged {
-                group: id.clone(),
-                by: by.clone(),
-                added,
-                removed,
-                epoch,
-            })?;
-        }
-        if let Some(admins) = other_admins {
-            tx.insert_event(&Event::AdminsChanged {
-                group: id,
-                by,
-                admins,
-                epoch,
-            })?;
-        }
-        Ok(())
+/// Says what is different in the epoch that a commit began.
+fn tell_changes(
+    tx: &Tx<'_>,
+    id: &GroupId,
+    group: &MlsGroup,
+    members: &[Known],
+    admins: Option<Vec<UserId>>,
+    by: &ClientId,
+) -> Result<(), StoreError> {
+    let (id, by) = (id.clone(), by.clone());
+    let epoch = group.epoch().as_u64();
+    let (added, removed) = difference(members, &members_of(group));
+    let others = !added.is_empty() || !removed.is_empty();
+    let other_admins = mls::admins(group).filter(|now| admins.as_ref() != Some(now));
+    if !others && other_admins.is_none() {
+        return tx.insert_event(&Event::Updated {
+            group: id,
+            by,
+            epoch,
+        });
     }
+    if others {
+        tx.insert_event(&Event::MembersChanged {
+            group: id.clone(),
+            by: by.clone(),
+            added,
+            removed,
+            epoch,
+        })?;
+    }
+    if let Some(admins) = other_admins {
+        tx.insert_event(&Event::AdminsChanged {
+            group: id,
+            by,
+            admins,
+            epoch,
+        })?;
+    }
+    Ok(())
 }
 
 /// Whether it is of a time of which this client need not know. What was written while it was a

@@ -11,6 +11,7 @@ use tls_codec::DeserializeBytes;
 
 use super::{Left, group_id, undecodable};
 use crate::api::Reply;
+use crate::attestations;
 use crate::client::Client;
 use crate::connections;
 use crate::error::Error;
@@ -162,6 +163,7 @@ impl Client {
         tx.insert_group(group_id, &pending.owner, epoch, by_last_resort)?;
         tx.set_group_type(group_id, mls::kind_of(&group))?;
         let now_ms = self.api().now_ms();
+        attestations::look_at_all(tx, group_id, &group, now_ms)?;
         if connections::after_join(tx, group_id, &group, self.user_id(), now_ms)? {
             return Ok(());
         }

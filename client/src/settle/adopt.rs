@@ -6,6 +6,7 @@ use openmls::prelude::{LeafNodeIndex, Sender};
 use openmls_traits::OpenMlsProvider;
 
 use super::{as_refusal, load};
+use crate::attestations;
 use crate::client::Client;
 use crate::connections;
 use crate::error::Error;
@@ -110,6 +111,7 @@ impl Client {
                 let group = load(tx, &row.group)?;
                 tx.replace_group(&row.group, &row.owner, group.epoch().as_u64())?;
                 tx.set_group_type(&row.group, mls::kind_of(&group))?;
+                attestations::look_at_all(tx, &row.group, &group, now_ms)?;
                 connections::after_join(tx, &row.group, &group, self.user_id(), now_ms)?;
             }
             Operation::Message | Operation::Join | Operation::Leave => {}
@@ -228,6 +230,7 @@ pub(crate) fn end_group(tx: &Tx<'_>, id: &GroupId, now_ms: u64) -> Result<(), St
         tx.insert_event(&settled(id, Operation::Message, outcome))?;
     }
     delete_state(tx, id)?;
+    tx.forget_unverified(id)?;
     tx.delete_group_row(id)?;
     tx.insert_left_group(id, now_ms)
 }

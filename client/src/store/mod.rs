@@ -1,6 +1,7 @@
 //! The state database: one SQLite file, one connection, so that one transaction covers the
 //! state of MLS and ours.
 
+mod attestations;
 mod kv;
 mod people;
 mod tables;
@@ -18,6 +19,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use crate::clock::Random;
 use crate::error::Error;
 
+pub(crate) use attestations::UnverifiedRow;
 pub(crate) use kv::Kv;
 pub(crate) use people::{ConnectionRow, KeptRequest, Step, TO_COMMIT, TO_CONSENT, TO_UPDATE};
 pub(crate) use tables::{AccountRow, KeyPackageRow, Pending, Since};
@@ -116,6 +118,16 @@ CREATE TABLE connections (
 ) WITHOUT ROWID;
 -- Connection groups that are over, and are to be deleted or left.
 CREATE TABLE endings (group_id BLOB PRIMARY KEY) WITHOUT ROWID;
+-- The keys that a provider attests with, as it says.
+CREATE TABLE provider_keys (
+    provider TEXT PRIMARY KEY, keys BLOB NOT NULL, fetched_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+-- Attestations of members that are not verified yet. seen_ms: when this client saw them first.
+CREATE TABLE unverified (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, provider TEXT NOT NULL, group_id BLOB NOT NULL,
+    attestation BLOB NOT NULL, seen_ms INTEGER NOT NULL, UNIQUE (group_id, attestation)
+);
+CREATE INDEX unverified_of ON unverified (provider);
 ";
 
 /// The state database, shared by all that use it.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod accounts;
+mod attestations;
 mod basics;
 mod connecting;
 mod connections;

@@ -107,13 +107,18 @@ impl Scene {
 
     /// A further device of somebody, in no group yet.
     pub(crate) async fn device(&self, of: &Party, name: &str) -> Party {
+        let device = self.device_without_key_packages(of, name).await;
+        device.client.refill_key_packages(2).await.unwrap();
+        device
+    }
+
+    pub(crate) async fn device_without_key_packages(&self, of: &Party, name: &str) -> Party {
         let id = ClientId::new(of.client.user_id(), name).unwrap();
         let path = self.dir.path().join(id.as_str().replace('/', "-"));
         let options = self.world.options(of.provider);
         let device = NewDevice::prepare(options, &path, id).await.unwrap();
         let authorization = of.client.authorize(&device.request()).unwrap();
         let client = device.register(authorization).await.unwrap();
-        client.refill_key_packages(2).await.unwrap();
         Party {
             client,
             path,

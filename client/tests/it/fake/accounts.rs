@@ -6,7 +6,7 @@ use moh_client::{ClientId, DsErrorCode};
 use moh_messages::client_api::{
     Boolean, ClientChanged, ClientInfo, ClientResponseBody, QueueItemPayload, Register,
 };
-use moh_messages::{Attestation, KeyId, List, Signature, SignatureScheme, SignedLast, label};
+use moh_messages::{List, SignatureScheme, SignedLast, label};
 
 use super::{Account, Failure, State, refuse, verify};
 
@@ -31,6 +31,7 @@ impl State {
             None if self.clients.keys().any(|other| other.user_id() == user) => {
                 let given = register
                     .authorization
+                    .clone()
                     .ok_or(refuse(DsErrorCode::UNAUTHORIZED))?;
                 let key = &self.clients[&given.authorizer].key;
                 let tbs = given.to_be_signed();
@@ -41,7 +42,7 @@ impl State {
                 );
             }
             None => {
-                let code = String::from_utf8(register.invitation.into_vec()).unwrap();
+                let code = String::from_utf8(register.invitation.as_slice().to_vec()).unwrap();
                 let codes = self.invitations.as_mut();
                 if codes.is_some_and(|codes| !codes.remove(&code)) {
                     return Err(refuse(DsErrorCode::UNAUTHORIZED));
@@ -61,15 +62,7 @@ impl State {
             told_low: [false; 2],
         });
         Ok(ClientResponseBody::Registered {
-            attestation: Attestation {
-                client_id: client,
-                scheme: register.scheme,
-                signature_key: register.signature_key,
-                not_before: now_ms - 1000,
-                not_after: now_ms + 90 * 24 * 60 * 60 * 1000 - 1000,
-                key_id: KeyId::new([0; 32]).unwrap(),
-                signature: Signature::new(*b"a fake's").unwrap(),
-            },
+            attestation: self.attest(client, &register, now_ms),
         })
     }
 

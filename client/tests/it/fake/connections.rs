@@ -7,7 +7,7 @@ use moh_messages::client_api::{
 };
 use moh_messages::{ConnectionRequest, List, MlsBytes};
 
-use super::{NOW_MS, State};
+use super::State;
 
 impl State {
     /// Hands over the Welcome into a connection group.
@@ -109,7 +109,7 @@ impl State {
             .map(|((_, peer), state)| Connection {
                 peer: peer.clone(),
                 state,
-                since: NOW_MS,
+                since: 1,
             })
             .collect();
         all.sort_by(|one, other| one.peer.cmp(&other.peer));

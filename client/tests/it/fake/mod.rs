@@ -3,6 +3,7 @@
 
 // It panics where a client does what it must not.
 mod accounts;
+mod attest;
 mod change;
 mod connections;
 mod group;
@@ -10,6 +11,7 @@ mod key_packages;
 mod transport;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use moh_client::{
@@ -22,7 +24,8 @@ use moh_messages::client_api::{
 use moh_messages::{
     ClientQueueInformation, ConnectionKeyPackageRequest, ConnectionRequest, DsRequest, DsResponse,
     DsResponseBody, Endpoint, GroupKeyPackageRequest, KeyPackageBytes, List, Message, MlsBytes,
-    Opaque, PublicKey, QueueConfig, Request, Signature, SignedLast, label, sign_content,
+    Opaque, PublicKey, QueueConfig, Request, Signature, SignedLast, VerificationKeyRequest, label,
+    sign_content,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::RustCrypto;
@@ -31,6 +34,7 @@ use tokio::sync::Notify;
 
 use key_packages::KeyPackageKind;
 
+pub(crate) use attest::Forgery;
 pub(crate) use group::Group;
 pub(crate) use transport::FakeTransport;
 
@@ -49,6 +53,7 @@ pub(crate) enum Mishap {
 
 #[derive(Default)]
 pub(crate) struct State {
+    clock: WorldClock,
     clients: BTreeMap<ClientId, Account>,
     consents: BTreeSet<(UserId, UserId)>,
     /// Who was asked by whom, and for which group.
@@ -68,6 +73,10 @@ pub(crate) struct State {
     /// The bodies of requests to owners that arrived, by name.
     pub(crate) seen: Vec<(&'static str, Vec<u8>)>,
     configs: u64,
+    /// What each provider attests with; the last one signs.
+    attestation_keys: BTreeMap<ProviderName, Vec<SignatureKeyPair>>,
+    /// How attestations are wrong from now on, where they are.
+    forgery: Option<Forgery>,
     /// Names of clients and users that are not given again.
     tombstones: BTreeSet<String>,
     /// Where they are needed.
@@ -98,25 +107,44 @@ pub(crate) struct World {
     /// The next request to this endpoint is held there.
     gate: Mutex<Option<(Endpoint, Arc<Gate>)>>,
     arrived: Notify,
-    clock_ms: u64,
+    clock: WorldClock,
 }
 
-pub(crate) const NOW_MS: u64 = 1_800_000_000_000;
+/// The time of all providers, and of all clients. It stands still unless it is moved.
+#[derive(Clone, Default)]
+pub(crate) struct WorldClock(Arc<AtomicU64>);
+
+impl Clock for WorldClock {
+    fn now_ms(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 impl World {
     pub(crate) fn new() -> Arc<Self> {
         // KeyPackages are checked against the system's time by MLS itself.
-        let clock_ms = moh_client::SystemClock.now_ms();
+        let clock = WorldClock(Arc::new(moh_client::SystemClock.now_ms().into()));
         Arc::new(Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                clock: clock.clone(),
+                ..State::default()
+            }),
             gate: Mutex::default(),
             arrived: Notify::new(),
-            clock_ms,
+            clock,
         })
     }
 
     pub(crate) fn options(self: &Arc<Self>, provider: &str) -> ConnectOptions {
-        ConnectOptions::new(provider.parse().unwrap()).transport(FakeTransport(Arc::clone(self)))
+        ConnectOptions::new(provider.parse().unwrap())
+            .transport(FakeTransport(Arc::clone(self)))
+            .clock(self.clock.clone())
+    }
+
+    /// Time passes.
+    pub(crate) fn advance(&self, time: std::time::Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap();
+        self.clock.0.fetch_add(ms, Ordering::Relaxed);
     }
 
     /// Something happens to the next request of this name; in the order of calls.
@@ -267,10 +295,10 @@ impl World {
     fn call(&self, body: &[u8]) -> Result<ClientResponseBody, Failure> {
         let mut state = self.state.lock().unwrap();
         let request = ClientRequest::decode(body).map_err(|_| refuse(DsErrorCode::MALFORMED))?;
-        if request.timestamp.abs_diff(self.clock_ms) > 5 * 60 * 1000
+        if request.timestamp.abs_diff(self.clock.now_ms()) > 5 * 60 * 1000
             || !state.nonces.insert(request.nonce.as_slice().to_vec())
         {
-            let replayed = DsError::new(DsErrorCode::REPLAYED, "").with_data(&self.clock_ms);
+            let replayed = DsError::new(DsErrorCode::REPLAYED, "").with_data(&self.clock.now_ms());
             return Err(Failure::Refused(replayed));
         }
         let key = match &request.body {
@@ -321,7 +349,7 @@ impl World {
     ) -> Result<ClientResponseBody, Failure> {
         match request {
             ClientRequestBody::Register(register) => {
-                state.register(client.clone(), register, self.clock_ms)
+                state.register(client.clone(), register, self.clock.now_ms())
             }
             ClientRequestBody::ListClients(_) => Ok(state.list_clients(client)),
             ClientRequestBody::DeleteClient(delete) => {
@@ -486,7 +514,7 @@ impl State {
             .to_be_bytes();
         account.queue.push(QueueItem {
             cursor: Cursor::new(cursor).unwrap(),
-            received_at: NOW_MS,
+            received_at: self.clock.now_ms(),
             sender: sender.clone(),
             payload,
         });
@@ -515,6 +543,13 @@ impl State {
                 assert_eq!(request.requester, client.user_id());
                 return self.with_mishap("connection_key_packages", |state| {
                     forwarded(200, state.connection_key_packages(&request).encode())
+                });
+            }
+            Endpoint::VerificationKey => {
+                VerificationKeyRequest::decode_for(destination, &bytes)
+                    .map_err(Failure::Refused)?;
+                return self.with_mishap("verification_key", |state| {
+                    forwarded(200, state.verification_keys(destination).encode())
                 });
             }
             _ => {}
