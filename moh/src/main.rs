@@ -1,6 +1,7 @@
 //! `moh`: MIMI over HTTPS as one command.
 
 mod authority;
+mod chat;
 mod demo;
 mod init;
 mod invite;
@@ -28,6 +29,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Run a provider
     Serve(serve::Arguments),
+    /// Talk with others, in a terminal
+    Chat(chat::Arguments),
     /// Write the configuration and the keys of a new provider
     Init(init::Arguments),
     /// Make codes that let people become users of a provider
@@ -38,12 +41,17 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter())
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
+    let terminal = std::io::stderr().is_terminal();
+    // A chat on a full screen has the terminal for itself; `2>FILE` takes what is logged.
+    let is_screen = matches!(&arguments.command, Command::Chat(chat) if chat.takes_the_screen());
+    if !(is_screen && terminal) {
+        tracing_subscriber::fmt()
+            .with_env_filter(filter())
+            .with_writer(std::io::stderr)
+            .with_ansi(terminal)
+            .with_target(false)
+            .init();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -58,6 +66,7 @@ fn main() -> ExitCode {
         match arguments.command {
             Command::Demo(arguments) => Box::pin(demo::run(arguments)).await,
             Command::Serve(arguments) => Box::pin(serve::run(arguments)).await,
+            Command::Chat(arguments) => Box::pin(chat::run(arguments)).await,
             Command::Init(arguments) => init::run(&arguments),
             Command::Invite(arguments) => invite::run(&arguments),
             Command::RotateKeys(arguments) => rotate_keys::run(&arguments),

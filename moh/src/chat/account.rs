@@ -1,0 +1,183 @@
+//! Whose chat it is: the state of a device is opened, or the device is registered.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use moh_client::{Client, ConnectOptions, Error, NewDevice};
+use moh_messages::client_api::ClientAuthorization;
+use moh_messages::{ClientId, DsErrorCode, Message as _, UserId};
+
+use super::names::{short, short_client};
+
+/// How many groups a device can be added to before it has to be online again.
+pub(crate) const KEY_PACKAGES: usize = 50;
+
+/// Where the state of a device is.
+pub(crate) struct Place {
+    pub(crate) library: PathBuf,
+    pub(crate) history: PathBuf,
+}
+
+/// Where a provider is, and what is trusted besides the system's certificates.
+pub(crate) struct Way {
+    pub(crate) connect: Option<String>,
+    pub(crate) roots: Vec<PathBuf>,
+    pub(crate) invitation: Option<String>,
+}
+
+/// How a user is asked before there is a chat.
+pub(crate) trait Asks {
+    /// Says something, and waits for a line. None if there is nobody.
+    async fn ask(&mut self, text: &str) -> Option<String>;
+}
+
+impl Place {
+    /// The folder of a device below the one for all state; it is made where it is not there.
+    pub(crate) fn of(state: Option<&Path>, client: &ClientId) -> Result<Self> {
+        let state = match state {
+            Some(state) => state.to_owned(),
+            None => default_state()?,
+        };
+        let folder = state.join(short(&client.user_id()));
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder
+            .create(&folder)
+            .with_context(|| format!("the folder {} cannot be made", folder.display()))?;
+        let device = client.device();
+        Ok(Self {
+            library: folder.join(format!("{device}.db")),
+            history: folder.join(format!("{device}.history.db")),
+        })
+    }
+}
+
+/// `$XDG_DATA_HOME/moh`, or `~/.local/share/moh`.
+fn default_state() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(data) = set("XDG_DATA_HOME") {
+        return Ok(PathBuf::from(data).join("moh"));
+    }
+    let home = set("HOME").context("there is no HOME: say --state DIR")?;
+    Ok(PathBuf::from(home).join(".local/share/moh"))
+}
+
+impl Way {
+    /// What the library needs to know.
+    pub(crate) async fn options(&self, user: &UserId) -> Result<ConnectOptions> {
+        let provider = user.provider();
+        let mut options = ConnectOptions::new(provider.clone());
+        if let Some(connect) = &self.connect {
+            options = options.resolve(provider.as_str(), address(connect).await?);
+        }
+        for root in &self.roots {
+            let pem = std::fs::read(root)
+                .with_context(|| format!("{} cannot be read", root.display()))?;
+            options = options.root_certificate_pem(pem);
+        }
+        if let Some(invitation) = &self.invitation {
+            options = options.invitation(invitation.trim());
+        }
+        Ok(options)
+    }
+}
+
+async fn address(text: &str) -> Result<SocketAddr> {
+    let mut found = tokio::net::lookup_host(text)
+        .await
+        .with_context(|| format!("{text}: not HOST:PORT, or not to be found"))?;
+    found
+        .next()
+        .with_context(|| format!("{text} is not to be found"))
+}
+
+/// Opens the state of a device, or registers it; true where it is new.
+pub(crate) async fn open(
+    options: &ConnectOptions,
+    place: &Place,
+    client: &ClientId,
+    asks: &mut impl Asks,
+) -> Result<(Client, bool)> {
+    match Client::open(options.clone(), &place.library).await {
+        Ok(opened) if opened.client_id() != client => {
+            bail!("the state is that of {}", short_client(opened.client_id()))
+        }
+        Ok(opened) => Ok((opened, false)),
+        Err(Error::NotRegistered) => {
+            let registered = Box::pin(register(options, place, client, asks)).await?;
+            // Nobody can ask it to connect before; where it fails, it is done again later.
+            if let Err(error) = registered.refill_key_packages(KEY_PACKAGES).await {
+                tracing::warn!(%error, "no KeyPackages yet");
+            }
+            Ok((registered, true))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn register(
+    options: &ConnectOptions,
+    place: &Place,
+    client: &ClientId,
+    asks: &mut impl Asks,
+) -> Result<Client> {
+    let user = client.user_id();
+    let first =
+        |options: ConnectOptions| Client::register(options, &place.library, &user, client.device());
+    let refused = match Box::pin(first(options.clone())).await {
+        Ok(registered) => return Ok(registered),
+        Err(error) if is_unauthorized(&error) => error,
+        Err(error) => return Err(error.into()),
+    };
+    // The name is taken, by this user perhaps; or there has to be an invitation.
+    let new = NewDevice::prepare(options.clone(), &place.library, client.clone()).await?;
+    let code = show_code(client, new.request().signature_key.as_slice());
+    let question = format!(
+        "{} does not take {} just so ({refused}).\n\
+         If you are new there, enter your invitation code.\n\
+         If you are there with another device, type there:\n  /link {code}\n\
+         and enter here what it answers.",
+        user.provider(),
+        short_client(client),
+    );
+    let Some(answer) = asks.ask(&question).await else {
+        return Err(refused.into());
+    };
+    match read_authorization(&answer) {
+        Some(authorization) => Ok(new.register(authorization).await?),
+        None => {
+            drop(new);
+            let options = options.clone().invitation(answer.trim());
+            Ok(Box::pin(first(options)).await?)
+        }
+    }
+}
+
+fn is_unauthorized(error: &Error) -> bool {
+    let code = error.refusal().map(|refusal| refusal.code);
+    code == Some(DsErrorCode::UNAUTHORIZED)
+}
+
+/// What a new device shows: its name and its key.
+fn show_code(client: &ClientId, key: &[u8]) -> String {
+    format!("{}:{}", client.device(), hex::encode(key))
+}
+
+/// The name and the key of a new device.
+pub(crate) fn read_code(code: &str) -> Option<(String, Vec<u8>)> {
+    let (device, key) = code.trim().split_once(':')?;
+    Some((device.to_owned(), hex::decode(key).ok()?))
+}
+
+/// What a new device is to be given.
+pub(crate) fn show_authorization(authorization: &ClientAuthorization) -> String {
+    hex::encode(authorization.encode())
+}
+
+fn read_authorization(text: &str) -> Option<ClientAuthorization> {
+    let bytes = hex::decode(text.trim()).ok()?;
+    ClientAuthorization::decode(&bytes).ok()
+}
