@@ -242,6 +242,7 @@ impl Node {
             change.writes.extend(told);
         }
         if left.is_empty() {
+            change.writes.push(Write::ForgetUser { user: user.clone() });
             change.writes.push(Write::DeleteUser { user, at: now });
         }
         Ok((change, ()))

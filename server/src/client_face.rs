@@ -64,8 +64,7 @@ impl Node {
             ClientRequestBody::Forward(forward) => self.forward(client, forward).await,
             ClientRequestBody::SetConsent(set) => {
                 let allowed = set.allowed == Boolean::True;
-                self.set_consent(&client.user_id(), &set.peer, allowed)
-                    .await?;
+                self.set_consent(client, &set.peer, allowed).await?;
                 Ok(ClientResponseBody::Ok)
             }
             ClientRequestBody::ListClients(_) => {
@@ -80,10 +79,25 @@ impl Node {
                 self.delete_account(client).await?;
                 Ok(ClientResponseBody::Ok)
             }
-            ClientRequestBody::ListConnections(_)
-            | ClientRequestBody::DeclineConnection(_)
-            | ClientRequestBody::SetBlock(_)
-            | ClientRequestBody::ListBlocks(_) => Err(Refusal::not_built("this request")),
+            ClientRequestBody::ListConnections(list) => {
+                let found = self.list_connections(client, list.after.as_ref());
+                let connections = found.await?;
+                Ok(ClientResponseBody::Connections { connections })
+            }
+            ClientRequestBody::DeclineConnection(decline) => {
+                self.decline_connection(client, &decline.peer).await?;
+                Ok(ClientResponseBody::Ok)
+            }
+            ClientRequestBody::SetBlock(set) => {
+                let blocked = set.blocked == Boolean::True;
+                self.set_block(client, &set.target, blocked).await?;
+                Ok(ClientResponseBody::Ok)
+            }
+            ClientRequestBody::ListBlocks(list) => {
+                let found = self.list_blocks(client, list.after.as_ref());
+                let blocks = found.await?;
+                Ok(ClientResponseBody::Blocks { blocks })
+            }
         }
     }
 

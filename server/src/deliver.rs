@@ -6,10 +6,15 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use lru::LruCache;
-use moh_messages::{AudienceDigest, ClientId, DeliveryId, Message, ProviderName, Recipients};
+use moh_messages::{
+    AudienceDigest, ClientId, DeliveryId, DeliveryResult, GroupId, Message, ProviderName,
+    QueuePayload, Recipients,
+};
 
 use crate::change::{Change, OutboxDelivery, Seat, Write, queue_digest};
 use crate::clock::DAY_MS;
+use crate::connections::{Asking, too_many_requests};
+use crate::error::Refusal;
 use crate::group::{Group, Outgoing};
 use crate::node::Node;
 use crate::queue::Members;
@@ -19,64 +24,105 @@ use crate::store::StoreError;
 type Named = (ProviderName, AudienceDigest);
 
 impl Node {
-    /// The writes that make messages of a group durable for everybody who gets them; with the
-    /// removal of members of our own whose queues do not exist.
+    /// Adds to a change what makes messages of a group durable for everybody who gets them; with
+    /// the removal of members of our own whose queues do not exist.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub(crate) async fn deliver(
+    /// `rate_limited` for a connection request to a user of ours who is asked too much;
+    /// `unavailable` when the store cannot be read.
+    pub(crate) async fn send(
         &self,
         group: &Group,
         outgoing: Vec<Outgoing>,
         now: u64,
-    ) -> Result<Vec<Write>, StoreError> {
-        let group_id = group.group_id();
-        let mut writes = Vec::new();
-        for Outgoing {
+        change: &mut Change,
+    ) -> Result<(), Refusal> {
+        for outgoing in outgoing {
+            if nobody_gets_it(outgoing.audience.recipients.len(), outgoing.except) {
+                continue;
+            }
+            if outgoing.audience.destination == *self.name() {
+                self.send_here(group, &outgoing, now, change).await?;
+            } else {
+                self.send_there(group.group_id(), &outgoing, now, change);
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_here(
+        &self,
+        group: &Group,
+        outgoing: &Outgoing,
+        now: u64,
+        change: &mut Change,
+    ) -> Result<(), Refusal> {
+        let Outgoing {
             audience,
             except,
             payload,
-        } in outgoing
-        {
-            if nobody_gets_it(audience.recipients.len(), except) {
-                continue;
-            }
-            let digest = audience.digest.clone();
-            if audience.destination == *self.name() {
-                let recipients = &audience.recipients;
-                let gone = self
-                    .seat(self.name(), recipients, &digest, &mut writes)
-                    .await?
-                    .gone();
-                writes.extend(removals(group, &gone, recipients, now));
-                writes.push(Write::Message {
-                    sender: self.name().clone(),
-                    digest,
-                    except,
+        } = outgoing;
+        let recipients = &audience.recipients;
+        let gone = match payload {
+            QueuePayload::MlsMessage(_) => {
+                let (sender, digest) = (self.name(), &audience.digest);
+                let seated = self.seat(sender, recipients, digest, &mut change.writes);
+                let gone = seated.await?.gone();
+                change.writes.push(Write::Message {
+                    sender: sender.clone(),
+                    digest: digest.clone(),
+                    except: *except,
                     received_at: now,
                     payload: payload.encode(),
                 });
-                continue;
+                gone
             }
-            let there = (audience.destination.clone(), digest.clone());
-            if !self.written().is_fresh(&there, now) {
-                let recipients = audience.recipients.encode();
-                writes.push(Write::OutboxAudience {
-                    digest: digest.clone(),
+            QueuePayload::ConnectionRequest(request) => {
+                let asking = Asking {
+                    sender: self.name(),
                     recipients,
-                });
+                    except: *except,
+                    request,
+                };
+                match self.ask(&asking, change).await? {
+                    DeliveryResult::InvalidClientQueueInformation { recipients } => {
+                        let position = |position: &u32| usize::try_from(*position).ok();
+                        recipients.iter().filter_map(position).collect()
+                    }
+                    DeliveryResult::Error(_) => return Err(too_many_requests()),
+                    DeliveryResult::Ok | DeliveryResult::UnknownAudience => Vec::new(),
+                }
             }
-            writes.push(Write::Outbox(OutboxDelivery {
-                destination: audience.destination.clone(),
-                group_id: group_id.clone(),
-                delivery_id: DeliveryId::new(self.random_bytes::<16>()).expect("16 bytes"),
-                digest,
-                except,
-                created_at: now,
-                payload: payload.encode(),
-            }));
+        };
+        let removals = removals(group, &gone, recipients, now);
+        change.writes.extend(removals);
+        Ok(())
+    }
+
+    fn send_there(&self, group_id: GroupId, outgoing: &Outgoing, now: u64, change: &mut Change) {
+        let Outgoing {
+            audience,
+            except,
+            payload,
+        } = outgoing;
+        let (destination, digest) = (audience.destination.clone(), audience.digest.clone());
+        let there = (destination, digest);
+        if !self.written().is_fresh(&there, now) {
+            change.writes.push(Write::OutboxAudience {
+                digest: there.1.clone(),
+                recipients: audience.recipients.encode(),
+            });
         }
-        Ok(writes)
+        let (destination, digest) = there;
+        change.writes.push(Write::Outbox(OutboxDelivery {
+            destination,
+            group_id,
+            delivery_id: DeliveryId::new(self.random_bytes::<16>()).expect("16 bytes"),
+            digest,
+            except: *except,
+            created_at: now,
+            payload: payload.encode(),
+        }));
     }
 
     /// The members of an audience of our own clients that is said in full. Where it is new,

@@ -116,11 +116,11 @@ impl Node {
                 Answer::of(result.map(DsResponse::new))
             }
             Endpoint::VerificationKey => Answer::of(self.verification_key(body)),
-            Endpoint::DeliverMessage => {
+            Endpoint::DeliverMessage | Endpoint::ConnectionRequest => {
                 match Claimed::<QueueingServiceRequest>::read(self.name(), body) {
                     Ok(claimed) => {
                         seen.from = Some(claimed.request.sender.to_string());
-                        Answer::of(Box::pin(self.deliver_message(claimed)).await)
+                        Answer::of(Box::pin(self.deliver(endpoint, claimed)).await)
                     }
                     Err(refusal) => Answer::refusal(refusal),
                 }
@@ -133,10 +133,6 @@ impl Node {
                     }
                     Err(refusal) => Answer::refusal(refusal),
                 }
-            }
-            Endpoint::ConnectionRequest => {
-                let read = QueueingServiceRequest::decode_for(self.name(), body);
-                Answer::refusal(read.map_or_else(Refusal::from, |_| connecting_is_not_built()))
             }
             Endpoint::ConnectionKeyPackages => {
                 match Claimed::<ConnectionKeyPackageRequest>::read(self.name(), body) {
@@ -190,10 +186,6 @@ impl Node {
         );
         self.observer().answered(&event);
     }
-}
-
-fn connecting_is_not_built() -> Refusal {
-    Refusal::not_built("connecting")
 }
 
 fn name_of(endpoint: Endpoint) -> &'static str {

@@ -23,7 +23,7 @@ mod stored;
 mod tree;
 mod welcome;
 
-pub use apply::{Applied, Decision};
+pub use apply::{Applied, Asks, Decision};
 pub use commit::{CommitInput, Submitter};
 pub use create::{Creation, create};
 pub use key_package::check_key_package;
@@ -70,6 +70,8 @@ pub struct Checks<'a> {
 
 /// What the owner of a group knows and can do, without waiting.
 pub trait Owner: Sync {
+    /// Its name.
+    fn name(&self) -> &ProviderName;
     /// What is known of a provider's key.
     fn key(&self, provider: &ProviderName, key_id: &KeyId) -> KeyLookup;
     /// What groups of a ciphersuite list in `external_senders`; none where it is not one of ours.

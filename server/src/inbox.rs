@@ -1,34 +1,33 @@
-//! `/deliver_message`: what other providers have for our clients.
+//! `/deliver_message` and `/connection_request`: what other providers have for our clients.
 
 use moh_messages::{
-    Audience, ClientId, Delivery, DeliveryResult, DsError, DsErrorCode, DsProtocolVersion,
-    Endpoint, List, Message, ProviderName, QueuePayload, QueueingServiceRequest,
+    Audience, ClientId, ConnectionRequest, Delivery, DeliveryResult, DsError, DsErrorCode,
+    DsProtocolVersion, Endpoint, List, Message, ProviderName, QueuePayload, QueueingServiceRequest,
     QueueingServiceResponse, audience_digest,
 };
 
 use crate::authenticate::{Claimed, Repeats};
 use crate::change::{Change, Expect, Write};
+use crate::connections::Asking;
 use crate::deliver::written_before;
 use crate::error::Refusal;
 use crate::node::Node;
 
 impl Node {
-    /// Takes deliveries, in order, up to and including the first whose audience is not known.
-    pub(crate) async fn deliver_message(
+    /// Takes deliveries, in order, up to and including the first that has to be made again.
+    pub(crate) async fn deliver(
         &self,
+        endpoint: Endpoint,
         claimed: Claimed<QueueingServiceRequest>,
     ) -> Result<QueueingServiceResponse, Refusal> {
         // A repeated delivery is known by its id.
         let request = self
-            .authenticate_provider(Endpoint::DeliverMessage, claimed, Repeats::Harmless)
+            .authenticate_provider(endpoint, claimed, Repeats::Harmless)
             .await?
             .into_request();
-        let wrong_endpoint = request
-            .deliveries
-            .iter()
-            .any(|d| matches!(d.payload, QueuePayload::ConnectionRequest(_)));
-        if wrong_endpoint {
-            return Err(Refusal::WrongEndpoint(Endpoint::ConnectionRequest.path()));
+        let endpoints = request.deliveries.iter().map(|d| endpoint_of(&d.payload));
+        if let Some(right) = endpoints.into_iter().find(|right| *right != endpoint) {
+            return Err(Refusal::WrongEndpoint(right.path()));
         }
         let results = self.commit_decided(|| self.take(&request)).await?;
         let results = List::new(results).expect("not more than deliveries");
@@ -48,11 +47,19 @@ impl Node {
             let sender = &request.sender;
             let result = match self.known_result(sender, delivery, &mut change).await? {
                 Some(result) => result,
-                None => self.take_one(sender, delivery, &mut change).await?,
+                None => match &delivery.payload {
+                    QueuePayload::MlsMessage(_) => {
+                        self.take_message(sender, delivery, &mut change).await?
+                    }
+                    QueuePayload::ConnectionRequest(request) => {
+                        self.take_request(sender, delivery, request, &mut change)
+                            .await?
+                    }
+                },
             };
-            let stop = result == DeliveryResult::UnknownAudience;
+            let ends = is_to_be_repeated(&result);
             results.push(result);
-            if stop {
+            if ends {
                 break;
             }
         }
@@ -80,7 +87,7 @@ impl Node {
         Ok(None)
     }
 
-    async fn take_one(
+    async fn take_message(
         &self,
         sender: &ProviderName,
         delivery: &Delivery,
@@ -122,6 +129,60 @@ impl Node {
         taken(change, sender, delivery, &result, now);
         Ok(result)
     }
+
+    async fn take_request(
+        &self,
+        sender: &ProviderName,
+        delivery: &Delivery,
+        request: &ConnectionRequest,
+        change: &mut Change,
+    ) -> Result<DeliveryResult, Refusal> {
+        let refused = |what| {
+            let error = DsError::new(DsErrorCode::POLICY_VIOLATION, what);
+            Ok(DeliveryResult::Error(error))
+        };
+        if request.requester.provider() != *sender {
+            return refused("the requester is of another provider");
+        }
+        if request.responder.provider() != *self.name() {
+            return refused("the responder is of another provider");
+        }
+        // The queues have to be known one by one, should the request be declined.
+        let Audience::Full { recipients } = &delivery.audience else {
+            return Ok(DeliveryResult::UnknownAudience);
+        };
+        if is_beyond(delivery.except, recipients.len()) {
+            return Ok(not_in_the_audience());
+        }
+        let asking = Asking {
+            sender,
+            recipients,
+            except: delivery.except,
+            request,
+        };
+        let result = self.ask(&asking, change).await?;
+        if !is_to_be_repeated(&result) {
+            taken(change, sender, delivery, &result, self.now_ms());
+        }
+        Ok(result)
+    }
+}
+
+/// Where deliveries of a kind go.
+pub(crate) fn endpoint_of(payload: &QueuePayload) -> Endpoint {
+    match payload {
+        QueuePayload::MlsMessage(_) => Endpoint::DeliverMessage,
+        QueuePayload::ConnectionRequest(_) => Endpoint::ConnectionRequest,
+    }
+}
+
+/// Whether the sender makes the delivery again; then nothing after it is looked at.
+fn is_to_be_repeated(result: &DeliveryResult) -> bool {
+    match result {
+        DeliveryResult::UnknownAudience => true,
+        DeliveryResult::Error(error) => error.code == DsErrorCode::RATE_LIMITED,
+        DeliveryResult::Ok | DeliveryResult::InvalidClientQueueInformation { .. } => false,
+    }
 }
 
 /// A delivery is taken, and known by its id from now on.
@@ -153,7 +214,7 @@ fn not_in_the_audience() -> DeliveryResult {
 }
 
 /// `ok` when every recipient is a client of ours.
-fn result_for(members: &[Option<ClientId>], except: Option<u32>) -> DeliveryResult {
+pub(crate) fn result_for(members: &[Option<ClientId>], except: Option<u32>) -> DeliveryResult {
     let invalid: Vec<u32> = (0..)
         .zip(members)
         .filter(|(position, member)| member.is_none() && Some(*position) != except)

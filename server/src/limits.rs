@@ -22,6 +22,12 @@ pub struct Limits {
     pub max_key_packages_per_client: u64,
     /// With fewer KeyPackages left to hand out, a client is told to upload more; 0: never.
     pub low_key_packages: u64,
+    /// Users who have asked a user to be connected, without an answer.
+    pub max_pending_connection_requests: u64,
+    /// Users that a user consents to, or is asked by.
+    pub max_connections_per_user: u64,
+    /// Users and providers that a user blocks.
+    pub max_blocks_per_user: u64,
     /// Groups that are kept in memory, decoded, in bytes (an estimate).
     pub max_cached_groups_bytes: u64,
     /// Connections at once.
@@ -49,6 +55,9 @@ impl Default for Limits {
             max_clients_per_user: 32,
             max_key_packages_per_client: 1_000,
             low_key_packages: 20,
+            max_pending_connection_requests: 1_000,
+            max_connections_per_user: 10_000,
+            max_blocks_per_user: 10_000,
             max_cached_groups_bytes: 256 << 20,
             max_connections: 10_000,
             tls_handshake_ms: 10_000,

@@ -66,8 +66,10 @@ struct Follows {
     /// Clients that are no more.
     gone: Vec<ClientId>,
     wants_removals: bool,
-    /// Queues are closed.
+    /// Queues are closed: audiences may have to be said anew.
     closes: bool,
+    /// Other providers are told that a client is gone.
+    tells: bool,
 }
 
 /// A provider. Clones are the same one.
@@ -201,7 +203,7 @@ impl Node {
                 Err(error) => tracing::warn!(%error, "clients wait although there is something"),
             }
         }
-        if follows.closes {
+        if follows.tells {
             match self.store().outbox_destinations().await {
                 Ok(all) => all.iter().for_each(|provider| self.wake_outbox(provider)),
                 Err(error) => tracing::warn!(%error, "what waits in the outbox is not sent yet"),
@@ -261,7 +263,10 @@ impl Node {
                     follows.destinations.insert(delivery.destination.clone());
                 }
                 Write::WantRemoval { .. } => follows.wants_removals = true,
-                Write::CloseClient { .. } => follows.closes = true,
+                Write::CloseClient { .. } => (follows.closes, follows.tells) = (true, true),
+                Write::Decided { .. } | Write::Mute { .. } | Write::Block { .. } => {
+                    follows.closes = true;
+                }
                 // Who is gone waits no longer.
                 Write::DeleteClient { client_id, .. } => follows.gone.push(client_id.clone()),
                 _ => {}

@@ -26,6 +26,10 @@ pub(crate) struct AsOwner<'a> {
 }
 
 impl Owner for AsOwner<'_> {
+    fn name(&self) -> &ProviderName {
+        self.node.name()
+    }
+
     fn key(&self, provider: &ProviderName, key_id: &KeyId) -> KeyLookup {
         let node = self.node;
         let is_own = provider == node.name();
@@ -168,7 +172,7 @@ impl Node {
         applied: Applied,
         also: Vec<Write>,
         now: u64,
-    ) -> Result<Change, StoreError> {
+    ) -> Result<Change, Refusal> {
         let (group_id, epoch) = (group.group_id(), applied.epoch);
         let mut writes = vec![Write::AppendGroup {
             group_id: group_id.clone(),
@@ -197,10 +201,14 @@ impl Node {
                 before_epoch,
             });
         }
-        writes.extend(self.deliver(group, applied.outgoing, now).await?);
-        Ok(Change {
+        let mut change = Change {
             expect: vec![Expect::Group(group_id, Some(before))],
             writes,
-        })
+        };
+        if let Some(asks) = &applied.asks {
+            self.consent_of_requester(asks, &mut change).await?;
+        }
+        self.send(group, applied.outgoing, now, &mut change).await?;
+        Ok(change)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use moh_messages::{ClientId, KeyPackageRef, QueuePayload};
+use moh_messages::{ClientId, ConnectionRequest, KeyPackageRef, QueuePayload, UserId};
 
 use super::commit::CommitDecision;
 use super::roster::{self, Member, Roster};
@@ -62,8 +62,19 @@ pub struct Applied {
     pub left: Vec<ClientId>,
     /// Clients that were about to be removed, which has lapsed and could not be proposed anew.
     pub lapsed: Vec<ClientId>,
+    /// Who asks whom to be connected.
+    pub asks: Option<Asks>,
     /// What goes out.
     pub outgoing: Vec<Outgoing>,
+}
+
+/// A user invites another one into a connection group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asks {
+    /// The client that invites.
+    pub requester: ClientId,
+    /// Who is invited.
+    pub responder: UserId,
 }
 
 /// What a step leads to, besides the group's own state.
@@ -74,6 +85,7 @@ struct Outcome {
     entered: Vec<ClientId>,
     left: Vec<ClientId>,
     lapsed: Vec<ClientId>,
+    asks: Option<Asks>,
     outgoing: Vec<Outgoing>,
 }
 
@@ -152,6 +164,10 @@ impl Group {
         let lapsed = self.targets().into_iter().filter(is_lapsed);
         let lapsed = lapsed.filter_map(|leaf| self.roster.member(leaf));
         let lapsed = lapsed.map(|member| member.client_id.clone()).collect();
+        let asks = decision.invited.as_ref().map(|responder| Asks {
+            requester: decision.committer.clone(),
+            responder: responder.clone(),
+        });
         let entry = Entry {
             format: FORMAT,
             accepted_at: now,
@@ -176,14 +192,15 @@ impl Group {
             entered: clients(&self.roster, &filled, &before),
             left,
             lapsed,
+            asks,
             outgoing,
         };
         self.facts.follow(&entry);
         self.references.clear();
         self.renew_references()?;
-        outcome
-            .outgoing
-            .extend(self.welcome_all(&decision.added, &decision.welcomes)?);
+        let asks = outcome.asks.as_ref();
+        let welcomes = self.welcome_all(&decision.added, &decision.welcomes, asks)?;
+        outcome.outgoing.extend(welcomes);
         let proposed = self.tell(&self.facts.pending, None).ok_or(Unreadable)?;
         outcome.outgoing.extend(proposed);
         if due {
@@ -219,15 +236,18 @@ impl Group {
             entered: outcome.entered,
             left: outcome.left,
             lapsed: outcome.lapsed,
+            asks: outcome.asks,
             outgoing: outcome.outgoing,
         })
     }
 
-    /// Each destination's part of the Welcomes, for the leaves there.
+    /// Each destination's part of the Welcomes, for the leaves there; a connection request where
+    /// one user asks another.
     fn welcome_all(
         &self,
         added: &[Added],
         welcomes: &Welcomes,
+        asks: Option<&Asks>,
     ) -> Result<Vec<Outgoing>, Unreadable> {
         let providers: BTreeSet<_> = added.iter().map(|a| a.client.provider()).collect();
         let mut outgoing = Vec::new();
@@ -245,7 +265,14 @@ impl Group {
                     .collect::<Option<Vec<_>>>()
                     .ok_or(Unreadable)?;
                 members.sort_by_key(|(leaf, _)| *leaf);
-                let payload = QueuePayload::MlsMessage(welcome);
+                let payload = match asks {
+                    None => QueuePayload::MlsMessage(welcome),
+                    Some(asks) => QueuePayload::ConnectionRequest(ConnectionRequest {
+                        requester: asks.requester.user_id(),
+                        responder: asks.responder.clone(),
+                        welcome,
+                    }),
+                };
                 outgoing.extend(roster::audiences(members.into_iter()).into_iter().map(|a| {
                     Outgoing {
                         audience: a.into(),

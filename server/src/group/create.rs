@@ -1,8 +1,8 @@
 //! A new group with one member.
 
 use moh_messages::{
-    CipherSuite, CreateGroup, DsProtocolVersion, DsRequest, Message, Rbac, Signature,
-    extension_type,
+    CipherSuite, ClientId, CreateGroup, DsProtocolVersion, DsRequest, GroupType, Message, Rbac,
+    Signature, extension_type,
 };
 use openmls::messages::group_info::VerifiableGroupInfo;
 use openmls::prelude::{
@@ -65,7 +65,7 @@ pub fn create(creation: &Creation<'_>, checks: &Checks<'_>) -> Result<(Group, Ve
     authenticate(scheme, &key, creation.signed, creation.signature)?;
     check_sender(&creation.request.sender, &client)?;
 
-    check_context(&mls, creation, suite, checks.owner)?;
+    check_context(&mls, creation, suite, &client, checks.owner)?;
     leaf::check(
         &Entering {
             node,
@@ -123,6 +123,7 @@ fn check_context(
     mls: &PublicGroup,
     creation: &Creation<'_>,
     suite: CipherSuite,
+    client: &ClientId,
     owner: &dyn Owner,
 ) -> Result<(), Refusal> {
     let context = mls.group_context();
@@ -162,10 +163,13 @@ fn check_context(
     if moh.version != DsProtocolVersion::MOH1 || moh.group_type != creation.body.group_type {
         return Err(violation("moh names version 1 and the group's type"));
     }
+    if moh.group_type == GroupType::Connection && client.provider() != *owner.name() {
+        let what = "a connection group is made by a client of its owner";
+        return Err(violation(what));
+    }
     if let Some(rbac) = context.extensions().unknown(extension_type::RBAC) {
         let rbac = Rbac::decode(&rbac.0).map_err(|_| violation("rbac does not decode"))?;
-        let creator = mls.leaf(LeafNodeIndex::new(0)).and_then(leaf::client_id);
-        if !creator.is_some_and(|c| rbac.admins.contains(&c.user_id())) {
+        if !rbac.admins.contains(&client.user_id()) {
             return Err(violation("rbac names no admin who has a leaf"));
         }
     }

@@ -38,15 +38,16 @@ pub(super) async fn run(
             Err(refusal) => return submission.first_answer_or(refusal).await,
         };
         let (epoch, version) = (group.epoch(), group.version());
-        let mut writes = vec![submission.answered(epoch, now, Whose::Key(sender.signature_key))];
-        writes.extend(node.deliver(&group, outgoing, now).await?);
+        let writes = vec![submission.answered(epoch, now, Whose::Key(sender.signature_key))];
         let expect = vec![
             Expect::Group(group_id.clone(), Some(version)),
             submission.is_new(),
         ];
+        let mut change = Change { expect, writes };
+        node.send(&group, outgoing, now, &mut change).await?;
         // The group stays as it is until the message is durable: what is accepted first is
         // delivered first.
-        let committed = node.commit(Change { expect, writes }).await;
+        let committed = node.commit(change).await;
         drop(group);
         match committed {
             Ok(()) => {

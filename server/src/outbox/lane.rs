@@ -13,6 +13,7 @@ use tls_codec::Size as _;
 
 use crate::change::{Change, OutboxDelivery, Write};
 use crate::clock::DAY_MS;
+use crate::inbox::endpoint_of;
 use crate::node::Node;
 use crate::store::{OutboxItem, OutboxRow, StoreError};
 
@@ -73,10 +74,7 @@ struct Waiting {
 impl Waiting {
     /// Where deliveries like this one go.
     fn endpoint(&self) -> Endpoint {
-        match self.payload {
-            QueuePayload::MlsMessage(_) => Endpoint::DeliverMessage,
-            QueuePayload::ConnectionRequest(_) => Endpoint::ConnectionRequest,
-        }
+        endpoint_of(&self.payload)
     }
 }
 

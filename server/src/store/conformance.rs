@@ -9,6 +9,7 @@
 
 mod bindings;
 mod changes;
+mod connections;
 mod groups;
 mod key_packages;
 mod model;
@@ -19,6 +20,7 @@ mod users;
 
 pub(crate) use bindings::*;
 pub(crate) use changes::*;
+pub(crate) use connections::*;
 pub(crate) use groups::*;
 pub(crate) use key_packages::*;
 pub(crate) use model::*;
@@ -93,6 +95,13 @@ macro_rules! conformance_tests {
             a_pool_is_told_to_be_low_once,
             key_packages_far_in_the_future,
             consent_is_given_and_taken_back,
+            a_peer_asks_and_is_let_in,
+            who_is_declined_finds_no_queues,
+            to_withdraw_leaves_what_is_undecided,
+            who_is_blocked_notices_nothing,
+            a_provider_is_blocked_with_all_its_users,
+            connections_and_blocks_are_listed_by_name,
+            a_user_that_is_forgotten,
             random_changes_do_what_a_simple_model_does,
         );
     };

@@ -162,7 +162,8 @@ impl Transport for Peers {
             return Err(Unreachable("not reached".to_owned()));
         }
         let content = request.body.as_deref().unwrap();
-        let body = if request.path == Endpoint::DeliverMessage.path() {
+        let deliveries = [Endpoint::DeliverMessage, Endpoint::ConnectionRequest];
+        let body = if deliveries.iter().any(|e| e.path() == request.path) {
             self.deliver(provider, content)
         } else {
             self.operation(provider, content)

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn seat(name: &str, queue: u8) -> Seat {
+pub(super) fn seat(name: &str, queue: u8) -> Seat {
     Seat {
         client_id: client(name),
         queue: [queue; 32],
@@ -10,7 +10,7 @@ fn seat(name: &str, queue: u8) -> Seat {
 }
 
 /// An audience that a provider names, of queues.
-fn bound(sender: &str, number: u8, seats: &[Option<(&str, u8)>]) -> Write {
+pub(super) fn bound(sender: &str, number: u8, seats: &[Option<(&str, u8)>]) -> Write {
     let seats = seats
         .iter()
         .map(|s| s.map(|(name, queue)| seat(name, queue)));
@@ -21,7 +21,7 @@ fn bound(sender: &str, number: u8, seats: &[Option<(&str, u8)>]) -> Write {
     }
 }
 
-fn message_by(sender: &str, audience: u8, payload: &str) -> Write {
+pub(super) fn message_by(sender: &str, audience: u8, payload: &str) -> Write {
     Write::Message {
         sender: provider(sender),
         digest: digest(audience),
@@ -32,12 +32,16 @@ fn message_by(sender: &str, audience: u8, payload: &str) -> Write {
 }
 
 /// Which of these queues of Alice take from a provider.
-async fn takes(store: &dyn Store, sender: &str, queues: &[u8]) -> Vec<bool> {
+pub(super) async fn takes(store: &dyn Store, sender: &str, queues: &[u8]) -> Vec<bool> {
     let queues = queues.iter().map(|queue| seat("alice", *queue)).collect();
     store.queues_take(&provider(sender), queues).await.unwrap()
 }
 
-async fn members(store: &dyn Store, sender: &str, number: u8) -> Option<Vec<Option<ClientId>>> {
+pub(super) async fn members(
+    store: &dyn Store,
+    sender: &str,
+    number: u8,
+) -> Option<Vec<Option<ClientId>>> {
     let found = store.audience(&provider(sender), &digest(number)).await;
     found.unwrap()
 }

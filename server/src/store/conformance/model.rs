@@ -294,6 +294,7 @@ impl Plan {
             user: user(name),
             peer: user(peer),
             allowed,
+            at: 1,
         });
         let at = usize::from(dice.small(u8::MAX)) * (self.sequences.len() + 1) / 255;
         if let Some((payload, sequence)) = self.sequences.iter().nth(at) {

@@ -145,20 +145,3 @@ pub(crate) async fn an_invitation_is_used_once(data: &impl Data) {
     store.sweep(101).await.unwrap();
     assert!(!is_used(&*store, 1).await);
 }
-
-pub(crate) async fn consent_is_given_and_taken_back(data: &impl Data) {
-    let store = data.open();
-    let peer = UserId::new(&provider("there"), "bob").unwrap();
-    let may = async |user: &UserId, peer: &UserId| store.consent(user, peer).await.unwrap();
-    for allowed in [true, true, false, false, true] {
-        let consent = Write::Consent {
-            user: user("alice"),
-            peer: peer.clone(),
-            allowed,
-        };
-        write(&*store, vec![consent]).await;
-        assert_eq!(may(&user("alice"), &peer).await, allowed);
-        assert!(!may(&peer, &user("alice")).await);
-        assert!(!may(&user("carol"), &peer).await);
-    }
-}
