@@ -321,14 +321,6 @@ impl Node {
             peer: peer.clone(),
             blocked: relation.blocked,
         });
-        if relation.blocked {
-            let sender = (*sender).clone();
-            change.writes.push(Write::Mute {
-                sender,
-                seats: valid,
-            });
-            return Ok(result);
-        }
         if valid.is_empty() {
             return Ok(result);
         }
@@ -339,6 +331,14 @@ impl Node {
             || (is_new && relation.connections >= limits.max_connections_per_user)
         {
             return Ok(DeliveryResult::Error(DsError::from(too_many_requests())));
+        }
+        if relation.blocked {
+            let sender = (*sender).clone();
+            change.writes.push(Write::Mute {
+                sender,
+                seats: valid,
+            });
+            return Ok(result);
         }
         let mut digest = audience_digest(recipients);
         if opened != seats {

@@ -70,8 +70,8 @@ pub struct Checks<'a> {
 
 /// What the owner of a group knows and can do, without waiting.
 pub trait Owner: Sync {
-    /// Its name.
-    fn name(&self) -> &ProviderName;
+    /// Whether this is its name.
+    fn is(&self, name: &ProviderName) -> bool;
     /// What is known of a provider's key.
     fn key(&self, provider: &ProviderName, key_id: &KeyId) -> KeyLookup;
     /// What groups of a ciphersuite list in `external_senders`; none where it is not one of ours.

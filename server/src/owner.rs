@@ -26,8 +26,8 @@ pub(crate) struct AsOwner<'a> {
 }
 
 impl Owner for AsOwner<'_> {
-    fn name(&self) -> &ProviderName {
-        self.node.name()
+    fn is(&self, name: &ProviderName) -> bool {
+        self.node.name() == name
     }
 
     fn key(&self, provider: &ProviderName, key_id: &KeyId) -> KeyLookup {

@@ -163,7 +163,7 @@ fn check_context(
     if moh.version != DsProtocolVersion::MOH1 || moh.group_type != creation.body.group_type {
         return Err(violation("moh names version 1 and the group's type"));
     }
-    if moh.group_type == GroupType::Connection && client.provider() != *owner.name() {
+    if moh.group_type == GroupType::Connection && !owner.is(&client.provider()) {
         let what = "a connection group is made by a client of its owner";
         return Err(violation(what));
     }

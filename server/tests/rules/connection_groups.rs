@@ -1,10 +1,18 @@
 //! Connection groups: two users, one of whom the other has invited.
 
-use moh_messages::{DsErrorCode, DsRequestBody, ExternalCommitInfo, GroupType};
+use moh_messages::client_api::{BlockTarget, ConnectionState};
+use moh_messages::{
+    ConnectionRequest, DsErrorCode, DsRequestBody, ExternalCommitInfo, GroupType, Message,
+    QueuePayload,
+};
+use moh_server::Limits;
+use moh_server::change::{Change, Write};
+use moh_server::store::Store as _;
 
+use crate::device::{Founding, create_group};
 use crate::made::Made;
 use crate::member::Plan;
-use crate::scene::{ALL, BOB, BOBS_LAPTOP, CAROL, Scene};
+use crate::scene::{ALL, AMY, BOB, BOBS_LAPTOP, CAROL, Scene, user_of};
 use crate::site::Site;
 
 const VIOLATION: DsErrorCode = DsErrorCode::POLICY_VIOLATION;
@@ -125,4 +133,173 @@ async fn nobody_is_invited_into_a_regular_group() {
         .commits(ALICE, Plan::add(vec![bob]), Made::as_add)
         .await;
     scene.goes_on_with(2).await;
+}
+
+#[tokio::test]
+async fn made_by_a_client_of_its_owner() {
+    let scene = Scene::of_these(&ALL[..1]).await;
+    let bob = scene.site.device(ALL[BOB]);
+    // A name that was given to Alice, and used by Bob.
+    for group_type in [GroupType::Connection, GroupType::Regular] {
+        let founding = Founding {
+            group_type,
+            ..scene.site.founding(scene.device(ALICE)).await
+        };
+        let (member, info) = bob.found(&founding);
+        let body = create_group(&founding, &member.own_leaf(), &info);
+        let request = bob.as_leaf(0, body);
+        match group_type {
+            GroupType::Connection => {
+                let what = "by a client of another provider";
+                scene.refuses_request(what, VIOLATION, &request).await;
+            }
+            GroupType::Regular => scene.accepts("a regular one", 0, &request).await,
+        }
+    }
+    scene.site.end().await;
+}
+
+/// What waits for Bob's provider.
+async fn waiting(scene: &Scene) -> Vec<QueuePayload> {
+    let provider = "b.example".parse().unwrap();
+    let rows = scene.site.store.outbox(&provider, 1000, 1 << 30).await;
+    let rows = rows.unwrap().into_iter();
+    let payloads = rows.map(|row| QueuePayload::decode(&row.delivery().unwrap().payload).unwrap());
+    payloads.collect()
+}
+
+#[tokio::test]
+async fn a_welcome_is_a_connection_request() {
+    let mut scene = alone().await;
+    let made = adds(&mut scene, &[ALL[BOB], ALL[BOBS_LAPTOP]]);
+    let request = scene.members[ALICE].ask(made.as_add());
+    scene.accepts("an invitation", 1, &request).await;
+    let (alice, bob) = (user_of(ALL[ALICE]), user_of(ALL[BOB]));
+    let waiting = waiting(&scene).await;
+    let [QueuePayload::ConnectionRequest(sent)] = waiting.as_slice() else {
+        panic!("{waiting:?}");
+    };
+    let expected = ConnectionRequest {
+        requester: alice.clone(),
+        responder: bob.clone(),
+        welcome: made.welcome.clone().unwrap(),
+    };
+    assert_eq!(*sent, expected);
+    // Whoever asks consents; whoever is asked is at another provider, which knows what they say.
+    let store = &scene.site.store;
+    assert!(store.consent(&alice, &bob).await.unwrap());
+    assert!(!store.consent(&bob, &alice).await.unwrap());
+    scene.site.end().await;
+}
+
+#[tokio::test]
+async fn other_welcomes_are_none() {
+    let mut scene = Scene::connection().await;
+    let before = waiting(&scene).await.len();
+    let tablet = scene.site.device("bob/tablet@b.example");
+    let plan = Plan::add(vec![tablet.connection_key_package()]);
+    let adds_clients = |made: &Made| made.adds_as(DsRequestBody::AddClients);
+    scene.commits(PHONE, plan, adds_clients).await;
+    let since = waiting(&scene).await.split_off(before);
+    let is_message = |payload: &QueuePayload| matches!(payload, QueuePayload::MlsMessage(_));
+    assert_eq!((since.len(), since.iter().all(is_message)), (2, true));
+    // Nor are those of regular groups, and nobody consents by them.
+    let regular = Scene::of_these(&[ALL[ALICE], ALL[BOB]]).await;
+    assert!(waiting(&regular).await.iter().all(is_message));
+    let (alice, bob) = (user_of(ALL[ALICE]), user_of(ALL[BOB]));
+    assert!(!regular.site.store.consent(&alice, &bob).await.unwrap());
+    regular.site.end().await;
+    scene.site.end().await;
+}
+
+#[tokio::test]
+async fn a_user_of_the_same_provider() {
+    let mut scene = alone().await;
+    let amy = scene.site.device(ALL[AMY]);
+    let made = scene.made(ALICE, Plan::add(vec![amy.connection_key_package()]));
+    let request = scene.members[ALICE].ask(made.as_add());
+    scene.accepts("an invitation", 1, &request).await;
+    let store = &scene.site.store;
+    let rows = store.queue(&amy.id, 0, 9, 1 << 20).await.unwrap();
+    let payloads: Vec<_> = rows
+        .iter()
+        .map(|row| QueuePayload::decode(&row.payload).unwrap())
+        .collect();
+    let [QueuePayload::ConnectionRequest(sent)] = payloads.as_slice() else {
+        panic!("{payloads:?}");
+    };
+    assert_eq!(Some(&sent.welcome), made.welcome.as_ref());
+    let (alice, amy) = (user_of(ALL[ALICE]), user_of(ALL[AMY]));
+    let relation = store.relation(&amy, &alice).await.unwrap();
+    let expected = (Some(ConnectionState::Asked), 1);
+    assert_eq!((relation.state, relation.requests), expected);
+    assert!(store.consent(&alice, &amy).await.unwrap());
+    scene.site.end().await;
+}
+
+#[tokio::test]
+async fn not_whom_the_requester_blocks() {
+    let mut scene = alone().await;
+    let bob = user_of(ALL[BOB]);
+    let targets = [
+        BlockTarget::User(bob.clone()),
+        BlockTarget::Provider(bob.provider()),
+    ];
+    let made = adds(&mut scene, &[ALL[BOB]]);
+    for target in targets {
+        for blocked in [true, false] {
+            let user = user_of(ALL[ALICE]);
+            let target = target.clone();
+            let change = Change {
+                expect: Vec::new(),
+                writes: vec![Write::Block {
+                    user,
+                    target,
+                    blocked,
+                }],
+            };
+            scene.site.store.commit(change).await.unwrap();
+            if blocked {
+                let what = "blocked by the requester";
+                scene.refuses(ALICE, what, VIOLATION, made.as_add()).await;
+            }
+        }
+    }
+    let request = scene.members[ALICE].ask(made.as_add());
+    scene.accepts("not blocked any more", 1, &request).await;
+    scene.site.end().await;
+}
+
+#[tokio::test]
+async fn who_has_too_many_connections() {
+    let limits = Limits {
+        max_connections_per_user: 0,
+        ..Limits::default()
+    };
+    let site = Site::with_limits(limits).await;
+    let mut scene = Scene::of(site, &ALL[..1], GroupType::Connection, None).await;
+    let made = adds(&mut scene, &[ALL[BOB]]);
+    let code = DsErrorCode::LIMIT_EXCEEDED;
+    let what = "one more connection";
+    scene.refuses(ALICE, what, code, made.as_add()).await;
+    scene.site.end().await;
+}
+
+#[tokio::test]
+async fn who_is_asked_too_much() {
+    let limits = Limits {
+        max_pending_connection_requests: 0,
+        ..Limits::default()
+    };
+    let site = Site::with_limits(limits).await;
+    let mut scene = Scene::of(site, &ALL[..1], GroupType::Connection, None).await;
+    let made = adds(&mut scene, &[ALL[AMY]]);
+    let code = DsErrorCode::RATE_LIMITED;
+    let what = "one more request";
+    scene.refuses(ALICE, what, code, made.as_add()).await;
+    // Of users of other providers, their provider says that.
+    let made = adds(&mut scene, &[ALL[BOB]]);
+    let request = scene.members[ALICE].ask(made.as_add());
+    scene.accepts("of another provider", 1, &request).await;
+    scene.site.end().await;
 }

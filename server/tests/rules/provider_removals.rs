@@ -1,6 +1,8 @@
 //! Whom the provider itself wants removed, and what that holds up.
 
 use moh_messages::{DsErrorCode, DsRequestBody, extension_type};
+use moh_server::change::{Change, Write};
+use moh_server::store::Store as _;
 
 use crate::clock::{DAY_MS, HOUR_MS, MINUTE_MS};
 use crate::device::Says;
@@ -149,6 +151,33 @@ async fn a_queue_that_does_not_exist() {
     scene.updates(BOB).await;
     scene.agree(&[ALICE, AMY, BOB, BOBS_LAPTOP], 4).await;
     scene.goes_on().await;
+}
+
+#[tokio::test]
+async fn a_queue_of_its_own_that_does_not_exist() {
+    let mut scene = Scene::set().await;
+    let gone = Write::CloseClient {
+        client_id: scene.device(AMY).id.clone(),
+        at: scene.site.clock.now_ms(),
+    };
+    let change = Change {
+        expect: Vec::new(),
+        writes: vec![gone],
+    };
+    scene.site.store.commit(change).await.unwrap();
+    scene.nothing_is_pending().await;
+    // The next message finds that out.
+    let message = scene.members[BOB].message("hello");
+    let request = scene.members[BOB].ask(message);
+    scene.accepts("a message", 1, &request).await;
+    let leaf = scene.leaf(AMY);
+    scene.until_pending(ALICE, &[leaf]).await;
+    scene.updates(BOB).await;
+    // Amy does not hear of it.
+    assert_eq!(scene.members[AMY].epoch(), 1);
+    let stored = scene.site.stored(&scene.members[ALICE]).await;
+    assert_eq!((stored.epoch(), stored.roster().len()), (2, 4));
+    scene.site.end().await;
 }
 
 #[tokio::test]

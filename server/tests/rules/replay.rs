@@ -51,6 +51,10 @@ struct Owner {
 struct Us<'a>(&'a [Arc<Home>]);
 
 impl moh_server::group::Owner for Us<'_> {
+    fn is(&self, name: &ProviderName) -> bool {
+        PROVIDERS[0] == name.as_str()
+    }
+
     fn key(&self, provider: &ProviderName, key_id: &KeyId) -> KeyLookup {
         let place = PROVIDERS.iter().position(|name| *name == provider.as_str());
         let keys = self.0[place.unwrap()].keys.verification_keys(now_ms());
