@@ -61,10 +61,7 @@ impl Node {
         let user = by.user_id();
         let relation = self.store().relation(&user, peer).await?;
         let consents = relation.state == Some(ConnectionState::Consented);
-        let mut change = Change {
-            expect: vec![Expect::Client(by.clone())],
-            writes: Vec::new(),
-        };
+        let mut change = self.change_by(by).await?;
         if allowed && relation.blocked {
             return Err(violation("this user is blocked: unblock them first"));
         }
@@ -115,10 +112,7 @@ impl Node {
     pub async fn decline_connection(&self, by: &ClientId, peer: &UserId) -> Result<(), Refusal> {
         self.commit_decided(async || {
             let user = by.user_id();
-            let mut change = Change {
-                expect: vec![Expect::Client(by.clone())],
-                writes: Vec::new(),
-            };
+            let mut change = self.change_by(by).await?;
             if self.store().relation(&user, peer).await?.requests > 0 {
                 change.writes.push(Write::Decided {
                     user,
@@ -156,10 +150,7 @@ impl Node {
     ) -> Result<(Change, ()), Refusal> {
         let user = by.user_id();
         let blocks = self.store().blocks(&user, None, usize::MAX).await?;
-        let mut change = Change {
-            expect: vec![Expect::Client(by.clone())],
-            writes: Vec::new(),
-        };
+        let mut change = self.change_by(by).await?;
         if blocks.contains(target) == blocked {
             return Ok((change, ()));
         }
@@ -235,6 +226,17 @@ impl Node {
     /// `unavailable` when the store fails.
     pub async fn consents(&self, user: &UserId, peer: &UserId) -> Result<bool, Refusal> {
         Ok(user == peer || self.store().consent(user, peer).await?)
+    }
+
+    /// A change that a client wants; who is deleted meanwhile has no word in it.
+    async fn change_by(&self, by: &ClientId) -> Result<Change, Refusal> {
+        if self.store().client(by).await?.is_none() {
+            return Err(Refusal::Unauthenticated("no such client, or key"));
+        }
+        Ok(Change {
+            expect: vec![Expect::Client(by.clone())],
+            writes: Vec::new(),
+        })
     }
 
     /// The writes that tell the other clients of a client's user what was decided.

@@ -136,6 +136,7 @@ impl Group {
 
     fn apply_commit(&mut self, decision: CommitDecision, now: u64) -> Result<Applied, Unreadable> {
         let outgoing = self.to_all(decision.leaf_before, &decision.commit);
+        let asks = decision.asks();
         let due = self.log_bytes + decision.size() > self.snapshot_bytes.max(MIN_LOG_BYTES);
         let storage = if due {
             Storage::catching()
@@ -164,10 +165,6 @@ impl Group {
         let lapsed = self.targets().into_iter().filter(is_lapsed);
         let lapsed = lapsed.filter_map(|leaf| self.roster.member(leaf));
         let lapsed = lapsed.map(|member| member.client_id.clone()).collect();
-        let asks = decision.invited.as_ref().map(|responder| Asks {
-            requester: decision.committer.clone(),
-            responder: responder.clone(),
-        });
         let entry = Entry {
             format: FORMAT,
             accepted_at: now,

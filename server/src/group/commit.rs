@@ -10,7 +10,7 @@ use openmls::prelude::{
 };
 use tls_codec::Serialize as _;
 
-use super::apply::{Added, Change, Decision};
+use super::apply::{Added, Asks, Change, Decision};
 use super::message::{CommitContent, Content, Handshake, Origin, Proposal};
 use super::rules::{CommitRules, Committer, Proposed, Roles};
 use super::stored::{Joiner, Pending, REJOIN_WINDOW_MS};
@@ -63,6 +63,14 @@ pub(super) struct CommitDecision {
 }
 
 impl CommitDecision {
+    /// Who is asked by it to be connected.
+    pub(super) fn asks(&self) -> Option<Asks> {
+        self.invited.as_ref().map(|responder| Asks {
+            requester: self.committer.clone(),
+            responder: responder.clone(),
+        })
+    }
+
     /// About how long its entry in the log is, in bytes.
     pub(super) fn size(&self) -> usize {
         self.message.len() + self.staged_bytes.len() + self.partial_group_info.len()
