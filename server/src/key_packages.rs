@@ -145,6 +145,9 @@ impl Node {
         uploaded: &[(KeyPackage, Seat)],
         replace: bool,
     ) -> Result<(Change, ()), Refusal> {
+        if self.store().client(client).await?.is_none() {
+            return Err(Refusal::Unauthenticated("no such client, or key"));
+        }
         let references: Vec<_> = uploaded.iter().map(|(p, _)| p.reference.clone()).collect();
         let known = self.store().known_key_packages(&references).await?;
         if known.iter().any(|(_, is_there)| !is_there) {

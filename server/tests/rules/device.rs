@@ -15,8 +15,8 @@ use openmls::group::{
 };
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, CredentialType, CredentialWithKey, Extension,
-    ExtensionType, Extensions, KeyPackage, LeafNode, LeafNodeParameters, Lifetime,
-    MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProtocolVersion, RatchetTreeIn,
+    ExtensionType, Extensions, KeyPackage, KeyPackageBuilder, LeafNode, LeafNodeParameters,
+    Lifetime, MlsMessageBodyIn, MlsMessageIn, MlsMessageOut, ProtocolVersion, RatchetTreeIn,
     RequiredCapabilitiesExtension, UnknownExtension,
 };
 use openmls_basic_credential::SignatureKeyPair;
@@ -181,6 +181,10 @@ impl Device {
     }
 
     fn capabilities() -> Capabilities {
+        Self::capabilities_with(&extension_types())
+    }
+
+    fn capabilities_with(extensions: &[ExtensionType]) -> Capabilities {
         Capabilities::new(
             Some(&[ProtocolVersion::Mls10]),
             Some(&[
@@ -188,7 +192,7 @@ impl Device {
                 Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256,
                 Ciphersuite::MLS_128_DHKEMX25519_CHACHA20POLY1305_SHA256_Ed25519,
             ]),
-            Some(&extension_types()),
+            Some(extensions),
             Some(&[]),
             Some(&[CredentialType::Basic]),
         )
@@ -196,9 +200,27 @@ impl Device {
 
     /// A KeyPackage with a leaf that says this.
     pub(crate) fn key_package_that_says(&self, says: &Says) -> KeyPackage {
-        KeyPackage::builder()
+        self.build_key_package(says, Self::capabilities(), KeyPackage::builder())
+    }
+
+    /// A KeyPackage of last resort, with a leaf that says this.
+    pub(crate) fn last_resort_that_says(&self, says: &Says) -> KeyPackage {
+        let mut extensions = extension_types();
+        extensions.push(ExtensionType::LastResort);
+        let capabilities = Self::capabilities_with(&extensions);
+        let builder = KeyPackage::builder().mark_as_last_resort();
+        self.build_key_package(says, capabilities, builder)
+    }
+
+    fn build_key_package(
+        &self,
+        says: &Says,
+        capabilities: Capabilities,
+        builder: KeyPackageBuilder,
+    ) -> KeyPackage {
+        builder
             .key_package_lifetime(Lifetime::init(says.lifetime.0, says.lifetime.1))
-            .leaf_node_capabilities(Self::capabilities())
+            .leaf_node_capabilities(capabilities)
             .leaf_node_extensions(Self::leaf_extensions(says))
             .build(
                 self.ciphersuite(),

@@ -1,8 +1,10 @@
 //! The rules of the profile's section 6: a message that breaks one of them, and nothing else, is
-//! refused with the code that the profile names, and leaves everything as it was.
+//! refused with the code that the profile names, and leaves everything as it was. And what a
+//! provider does for its own users.
 
 #![allow(clippy::unwrap_used)]
 
+mod accounts;
 mod add_clients;
 mod add_users;
 mod cache;
@@ -24,6 +26,8 @@ mod order;
 mod parts;
 mod peers;
 mod pending_proposals;
+mod phone;
+mod pools;
 mod proposals;
 mod provider_removals;
 mod purity;
@@ -44,4 +48,5 @@ mod site;
 mod state;
 mod table;
 mod update_client;
+mod uploads;
 mod welcome_info;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use moh_messages::client_api::QueueItemPayload;
 use moh_messages::{
     CipherSuite, DsError, DsErrorCode, DsRequest, DsRequestBody, DsResponse, DsResponseBody,
     ExternalSender, GroupId, GroupType, Message, QueuePayload, Rbac, Recipients, RequestGroupId,
@@ -38,6 +39,7 @@ pub(crate) struct Site {
     pub(crate) peers: Arc<Peers>,
     pub(crate) clock: Arc<Clock>,
     limits: Limits,
+    registration: Registration,
     secret: SecretKeys,
     folder: TempDir,
     /// All devices that were ever made.
@@ -91,6 +93,20 @@ impl Site {
     }
 
     pub(crate) async fn with(limits: Limits, options: EmbeddedOptions) -> Self {
+        Self::with_registration(Registration::Open, limits, options).await
+    }
+
+    /// One that lets these become users.
+    pub(crate) async fn of(registration: Registration) -> Self {
+        let (limits, options) = (Limits::default(), EmbeddedOptions::default());
+        Self::with_registration(registration, limits, options).await
+    }
+
+    async fn with_registration(
+        registration: Registration,
+        limits: Limits,
+        options: EmbeddedOptions,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::start();
         let environment = Environment {
@@ -106,9 +122,13 @@ impl Site {
         let peers = Peers::of(&homes);
         homes.extend([home("a.example", &secret)]);
         let store = Arc::new(Embedded::open(folder.path().join("a.sqlite"), options).unwrap());
-        let parts = parts(&limits, &secret, &environment, &store, &peers);
+        let parts = Parts {
+            registration,
+            ..parts(&limits, &secret, &environment, &store, &peers)
+        };
         Self {
             node: Node::start(parts).await.unwrap(),
+            registration,
             store,
             homes,
             peers,
@@ -124,7 +144,10 @@ impl Site {
     pub(crate) async fn another_node(&self) -> Node {
         let environment = &self.homes["a.example"].environment;
         let (limits, secret) = (&self.limits, &self.secret);
-        let parts = parts(limits, secret, environment, &self.store, &self.peers);
+        let parts = Parts {
+            registration: self.registration,
+            ..parts(limits, secret, environment, &self.store, &self.peers)
+        };
         Node::start(parts).await.unwrap()
     }
 
@@ -354,9 +377,12 @@ impl Site {
         let ids: BTreeSet<_> = devices.iter().map(|d| d.id.clone()).collect();
         for id in ids {
             let rows = self.store.queue(&id, 0, 100_000, 1 << 30).await.unwrap();
-            let payloads = rows
-                .into_iter()
-                .filter_map(|row| peers::message(&QueuePayload::decode(&row.payload).unwrap()));
+            let payloads = rows.into_iter().filter_map(|row| {
+                match QueueItemPayload::decode(&row.payload).unwrap() {
+                    QueueItemPayload::MlsMessage(message) => Some(message.into_vec()),
+                    _ => None,
+                }
+            });
             mail.0.insert(id.to_string(), payloads.collect());
         }
         mail
