@@ -2,115 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use moh_client::{Client, Error, GroupId};
-use moh_messages::{
-    CipherSuite, ClientKeyPackageStatus, DsProtocolVersion, Endpoint, GroupKeyPackageRequest,
-    KeyPackageResponse, List, Message, Opaque, ProviderAuth, UserId, UserKeyPackageStatus,
-};
-use moh_server::change::Pool;
+use moh_client::{Client, Error, GroupId, UserId};
+use moh_server::Limits;
 use moh_server::group::Group;
 use moh_server::store::Store;
-use moh_server::{Environment, Limits};
 use tokio::time::{Instant, timeout_at};
 
 use crate::listen::{agree, hear_some, hear_until, queue, say, texts, until};
-use crate::world::{PATIENCE, Provider, World, user_id};
-
-/// A request of a.example for KeyPackages of a user of b.example, signed.
-fn request(a: &Provider, requester: &UserId, target: &UserId) -> Vec<u8> {
-    let mut request = GroupKeyPackageRequest {
-        version: DsProtocolVersion::MOH1,
-        sender: requester.provider(),
-        recipient: target.provider(),
-        requester: requester.clone(),
-        targets: List::new(vec![target.clone()]).unwrap(),
-        clients: List::empty(),
-        cipher_suites: List::new(vec![CipherSuite::X25519_AES128GCM_ED25519]).unwrap(),
-        connection_token: Opaque::empty(),
-        provider_auth: ProviderAuth::blank(),
-    };
-    let environment = Environment::system();
-    let endpoint = Endpoint::GroupKeyPackages;
-    a.keys()
-        .sign_request(&environment, endpoint, &mut request, |r| {
-            Some(&mut r.provider_auth)
-        });
-    request.encode()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn key_packages_are_handed_out_once() {
-    const HANDED_OUT: usize = 4;
-    const REQUESTS: usize = 24;
-    let world = World::of(&["a.example", "b.example"]).await;
-    let bob = world.user("bob@b.example").await;
-    let alice = user_id("alice@a.example");
-    bob.set_consent(&alice, true).await.unwrap();
-    let b = world.provider("b.example").node().clone();
-    let asked = (0..REQUESTS).map(|_| {
-        let b = b.clone();
-        let body = request(world.provider("a.example"), &alice, bob.user_id());
-        tokio::spawn(async move { b.answer(Endpoint::GroupKeyPackages, body.into()).await })
-    });
-    let mut once = BTreeSet::new();
-    let mut again = Vec::new();
-    for answer in asked.collect::<Vec<_>>() {
-        let answer = answer.await.unwrap();
-        let response = KeyPackageResponse::decode(&answer.body).unwrap();
-        let [user] = &response.users[..] else {
-            panic!("{response:?}");
-        };
-        assert_eq!(user.status, UserKeyPackageStatus::Success);
-        let [client] = &user.clients[..] else {
-            panic!("{response:?}");
-        };
-        let ClientKeyPackageStatus::Success { key_package } = &client.status else {
-            panic!("{response:?}");
-        };
-        let bytes = key_package.as_slice().to_vec();
-        if !once.insert(bytes.clone()) {
-            again.push(bytes);
-        }
-    }
-    assert_eq!(once.len(), HANDED_OUT + 1, "one of them is the last resort");
-    again.dedup();
-    assert_eq!(
-        again.len(),
-        1,
-        "the last resort is the only one that comes twice"
-    );
-    let pool = Pool {
-        client_id: bob.client_id().clone(),
-        for_connections: false,
-    };
-    let left = world.provider("b.example").store();
-    let left = left.key_packages(&pool, Environment::system().now_ms());
-    assert_eq!(left.await.unwrap().all(), 1);
-    world.end().await;
-}
-
-#[tokio::test]
-async fn no_consent_and_no_such_user_are_the_same_answer() {
-    let world = World::of(&["a.example", "b.example"]).await;
-    world.user("bob@b.example").await;
-    let alice = user_id("alice@a.example");
-    let mut answers = Vec::new();
-    for name in ["bob@b.example", "bab@b.example"] {
-        let body = request(world.provider("a.example"), &alice, &user_id(name));
-        let b = world.provider("b.example").node();
-        let answer = b.answer(Endpoint::GroupKeyPackages, body.into()).await;
-        let mut response = KeyPackageResponse::decode(&answer.body)
-            .unwrap()
-            .users
-            .into_vec();
-        let user = response.pop().unwrap();
-        assert_eq!(user.user, user_id(name));
-        answers.push((answer.status, user.status, user.clients));
-    }
-    let none = (200, UserKeyPackageStatus::NoConsent, List::empty());
-    assert_eq!(answers, [none.clone(), none]);
-    world.end().await;
-}
+use crate::world::{PATIENCE, World};
 
 /// Four users of two providers in one group, who have all joined.
 async fn four(world: &World) -> (GroupId, [Client; 4]) {

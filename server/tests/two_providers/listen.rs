@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use moh_client::{Client, ClientId, Event, GroupId};
+use moh_messages::{Message as _, QueuePayload};
 use moh_server::store::Store;
 use tokio::time::Instant;
 
@@ -19,8 +20,20 @@ pub(crate) async fn hear(client: &Client, enough: impl Fn(&[Event]) -> bool) -> 
             "{:?} has heard only {heard:?}",
             client.client_id()
         );
-        heard.extend(client.receive(Duration::from_secs(5)).await.unwrap());
+        heard.extend(receive(client, Duration::from_secs(5)).await);
     }
+    heard
+}
+
+/// What a client hears of others: not what it does for its user's own devices and KeyPackages.
+async fn receive(client: &Client, wait: Duration) -> Vec<Event> {
+    let mut heard = client.receive(wait).await.unwrap();
+    heard.retain(|event| {
+        !matches!(
+            event,
+            Event::KeyPackagesRefilled { .. } | Event::DevicesChanged { .. }
+        )
+    });
     heard
 }
 
@@ -39,7 +52,7 @@ pub(crate) async fn hear_until(client: &Client, text: &str) -> Vec<Event> {
 
 /// Nothing more has arrived.
 pub(crate) async fn hears_nothing(client: &Client) {
-    let heard = client.receive(Duration::ZERO).await.unwrap();
+    let heard = receive(client, Duration::ZERO).await;
     assert_eq!(heard, [], "{:?}", client.client_id());
 }
 
@@ -80,14 +93,17 @@ pub(crate) async fn agree(group: &GroupId, clients: &[&Client]) -> u64 {
     seen.into_iter().next().map(|(epoch, _)| epoch).unwrap()
 }
 
-/// What is in a client's queue, as its provider has it.
+/// What was delivered to a client's queue, as its provider has it.
 pub(crate) async fn queue(provider: &Provider, client: &Client) -> Vec<Vec<u8>> {
     let rows = provider
         .store()
         .queue(client.client_id(), 0, 10_000, 1 << 30)
         .await
         .unwrap();
-    rows.into_iter().map(|row| row.payload).collect()
+    let payloads = rows.into_iter().map(|row| row.payload);
+    payloads
+        .filter(|payload| QueuePayload::decode(payload).is_ok())
+        .collect()
 }
 
 /// Waits until a condition holds.

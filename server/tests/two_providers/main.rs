@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod claims;
 mod concurrency;
 mod deliveries;
+mod keys;
 mod listen;
 mod restarts;
 mod whole_path;

@@ -52,6 +52,15 @@ impl Wire {
         to_host.count()
     }
 
+    /// How many requests to a path of a host were made.
+    pub(crate) fn asked(&self, host: &str, endpoint: Endpoint) -> usize {
+        let sent = self.sent.lock().unwrap();
+        let all = sent
+            .iter()
+            .filter(|request| request.path == endpoint.path());
+        all.filter(|request| name_of(&request.host) == host).count()
+    }
+
     /// Requests for deliveries that were made to a host, each attempt.
     pub(crate) fn batches(&self, host: &str) -> Vec<QueueingServiceRequest> {
         let sent = self.sent.lock().unwrap();

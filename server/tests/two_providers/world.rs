@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use moh_client::{Client, ClientId, ConnectOptions, NewDevice, ProviderName, UserId};
+use moh_server::clock::Clock;
 use moh_server::config::Registration;
 use moh_server::federation::{HttpsOptions, HttpsTransport, Override};
 use moh_server::http::{Listener, tls_config};
@@ -26,10 +27,14 @@ use crate::wire::Wire;
 /// Nothing takes longer than this, however slow the machine is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How many KeyPackages each client has at its provider, besides the last resort.
+const KEY_PACKAGES: usize = 4;
+
 /// Providers, and the folder that everything of theirs and of their clients' is in.
 pub(crate) struct World {
     folder: TempDir,
     ca_pem: String,
+    clock: Arc<dyn Clock>,
     providers: BTreeMap<&'static str, Provider>,
 }
 
@@ -40,6 +45,7 @@ pub(crate) struct Provider {
     tls: Arc<ServerConfig>,
     secret: SecretKeys,
     pub(crate) limits: Limits,
+    environment: Environment,
     path: PathBuf,
     /// Between this provider and the others.
     pub(crate) wire: Arc<Wire>,
@@ -101,6 +107,15 @@ impl World {
 
     /// Starts providers that take only so much.
     pub(crate) async fn with_limits(names: &[&'static str], limits: Limits) -> Self {
+        Self::with_clock(names, limits, Environment::system().clock).await
+    }
+
+    /// Starts providers for whom, and for whose clients, it is what time this clock says.
+    pub(crate) async fn with_clock(
+        names: &[&'static str],
+        limits: Limits,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -136,6 +151,10 @@ impl World {
                 tls,
                 secret: SecretKeys::generate(&*Environment::system().random),
                 limits: limits.clone(),
+                environment: Environment {
+                    clock: Arc::clone(&clock),
+                    ..Environment::system()
+                },
                 path: folder.path().join(format!("{name}.sqlite")),
                 wire: Arc::new(Wire::over(HttpsTransport::new(&options).unwrap())),
                 answers: Arc::default(),
@@ -149,6 +168,7 @@ impl World {
         Self {
             folder,
             ca_pem: ca.pem(),
+            clock,
             providers,
         }
     }
@@ -167,6 +187,7 @@ impl World {
             .root_certificate_pem(self.ca_pem.clone())
             .resolve(provider.as_str(), address)
             .timeout(PATIENCE)
+            .clock(OfProviders(Arc::clone(&self.clock)))
     }
 
     /// The first client of a new user, as `user@provider`, with KeyPackages at its provider.
@@ -176,7 +197,7 @@ impl World {
         let options = self.options(&user.provider());
         let client = Client::register(options, path, &user, "phone").await;
         let client = client.unwrap();
-        client.refill_key_packages(4).await.unwrap();
+        client.refill_key_packages(KEY_PACKAGES).await.unwrap();
         client
     }
 
@@ -189,7 +210,7 @@ impl World {
         let new = new.await.unwrap();
         let authorization = of.authorize(&new.request()).unwrap();
         let client = new.register(authorization).await.unwrap();
-        client.refill_key_packages(4).await.unwrap();
+        client.refill_key_packages(KEY_PACKAGES).await.unwrap();
         client
     }
 
@@ -213,7 +234,26 @@ impl World {
     }
 }
 
+/// The clock of the providers, for clients.
+struct OfProviders(Arc<dyn Clock>);
+
+impl moh_client::Clock for OfProviders {
+    fn now_ms(&self) -> u64 {
+        self.0.now_ms()
+    }
+}
+
 impl Provider {
+    /// The keys that it has after the next start: one more than before, made at that time.
+    pub(crate) fn rotate_keys(&mut self, at: u64) {
+        let random = &*self.environment.random;
+        (self.secret, _) = self.secret.with_new_request_key(random, at).unwrap();
+    }
+
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     pub(crate) fn node(&self) -> &Node {
         &self.running.as_ref().expect("it runs").node
     }
@@ -249,7 +289,7 @@ impl Provider {
             name,
             limits: self.limits.clone(),
             registration: Registration::Open,
-            environment: Environment::system(),
+            environment: self.environment.clone(),
             store: store.clone(),
             transport: self.wire.clone(),
             observer: self.answers.clone(),
