@@ -17,9 +17,11 @@ use openmls_traits::OpenMlsProvider;
 use crate::api::Api;
 use crate::client::Client;
 use crate::error::Error;
+use crate::events::Event;
 use crate::mls;
 use crate::store::{AccountRow, Store, StoreError};
 use crate::transport::ConnectOptions;
+use crate::upkeep::is_half_over;
 
 /// How long an authorization for a new device can be used, in milliseconds.
 const AUTHORIZATION_LIFE_MS: u64 = 24 * 60 * 60 * 1000;
@@ -272,13 +274,21 @@ impl Client {
             .and_then(|account| account.attestation)
             .ok_or(Error::NotRegistered)?;
         let now_ms = self.api().now_ms();
-        let half = stored.not_before / 2 + stored.not_after / 2;
-        if now_ms < half {
+        if !is_half_over(&stored, now_ms) {
             return Ok(stored);
         }
         match attest(self.api(), self.cipher_suite(), None, Invitation::empty()).await {
             Ok(attestation) => {
-                keep(self.store(), &attestation).await?;
+                let row = attestation.clone();
+                self.store()
+                    .run(move |tx| {
+                        tx.set_attestation(&row)?;
+                        let not_after_ms = row.not_after;
+                        tx.insert_event(&Event::AttestationRenewed { not_after_ms })?;
+                        Ok::<_, Error>(())
+                    })
+                    .await?;
+                self.new_events().notify_one();
                 Ok(attestation)
             }
             Err(error) if now_ms < stored.not_after => {

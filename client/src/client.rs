@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moh_messages::client_api::{
@@ -22,7 +22,7 @@ use crate::settle::{Retry, load};
 use crate::store::{AccountRow, Store};
 use crate::stream::Events;
 use crate::transport::ConnectOptions;
-use crate::upkeep::Errand;
+use crate::upkeep::{Errand, LOOK_EVERY_MS};
 
 /// How many events are handed out at once, at most.
 const MAX_EVENTS: u32 = 256;
@@ -46,6 +46,8 @@ struct Inner {
     errands: Mutex<HashMap<Errand, Retry>>,
     /// There was a look at KeyPackages since the start.
     has_looked: AtomicBool,
+    /// Groups in which this client's keys are to be changed, and when there was a look for such.
+    old_leaves: Mutex<(Vec<GroupId>, Option<u64>)>,
     /// Held by whoever is about connections.
     connecting: tokio::sync::Mutex<()>,
     /// Held by whoever processes queue items, so that they are processed in order.
@@ -100,6 +102,7 @@ impl Client {
                 retries: Mutex::default(),
                 errands: Mutex::default(),
                 has_looked: AtomicBool::new(false),
+                old_leaves: Mutex::default(),
                 connecting: tokio::sync::Mutex::default(),
                 processing: tokio::sync::Mutex::default(),
                 handed_out: tokio::sync::Mutex::default(),
@@ -351,6 +354,29 @@ impl Client {
 
     pub(crate) fn set_has_looked(&self) {
         self.inner.has_looked.store(true, Ordering::Relaxed);
+    }
+
+    fn leaves(&self) -> MutexGuard<'_, (Vec<GroupId>, Option<u64>)> {
+        let leaves = self.inner.old_leaves.lock();
+        leaves.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there was no look for old leaves since the start, or in a day.
+    pub(crate) fn is_renewal_due(&self, now_ms: u64) -> bool {
+        let looked = self.leaves().1;
+        looked.is_none_or(|looked| now_ms.abs_diff(looked) >= LOOK_EVERY_MS)
+    }
+
+    pub(crate) fn set_old_leaves(&self, groups: Vec<GroupId>, now_ms: u64) {
+        *self.leaves() = (groups, Some(now_ms));
+    }
+
+    pub(crate) fn old_leaves(&self) -> Vec<GroupId> {
+        self.leaves().0.clone()
+    }
+
+    pub(crate) fn forget_old_leaf(&self, group: &GroupId) {
+        self.leaves().0.retain(|old| old != group);
     }
 
     pub(crate) fn errand_retry(&self, errand: &Errand) -> Option<Retry> {

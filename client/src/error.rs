@@ -46,6 +46,16 @@ pub enum Error {
         /// Why there was no answer this time.
         cause: Box<Error>,
     },
+    /// An earlier request of this client in the group has no answer yet: see
+    /// [`Unsettled`](Self::Unsettled). This one was not made, and is not stored; it may be tried
+    /// again.
+    #[error("an earlier request is to be answered first: {cause}")]
+    Busy {
+        /// The group.
+        group: GroupId,
+        /// Why there was no answer this time.
+        cause: Box<Error>,
+    },
     /// Other members changed the group each time before the owner saw this client's request.
     /// Nothing has changed; it may be tried again.
     #[error("others changed the group first, {tries} times in a row")]
@@ -56,8 +66,8 @@ pub enum Error {
         tries: u32,
     },
     /// The owner has the group in a later epoch than what arrived led this client to. What is
-    /// missing may still be on its way; where it never comes, [`Client::rejoin`] helps. Nothing
-    /// has changed.
+    /// missing may still be on its way; where it does not come in a minute, this client joins the
+    /// group again, as by [`Client::rejoin`]. Nothing has changed.
     ///
     /// [`Client::rejoin`]: crate::Client::rejoin
     #[error("the group is in epoch {current}; what arrived leads to {known} only")]
@@ -204,6 +214,7 @@ impl Error {
         match self {
             Self::Unreachable { .. }
             | Self::Outrun { .. }
+            | Self::Busy { .. }
             | Self::LeftBehind { .. }
             | Self::Unverified(_)
             | Self::Joining(_) => Fault::Network,
@@ -251,7 +262,7 @@ impl Error {
     pub fn refusal(&self) -> Option<&DsError> {
         match self {
             Self::Refused { error, .. } => Some(error),
-            Self::Unsettled { cause, .. } => cause.refusal(),
+            Self::Unsettled { cause, .. } | Self::Busy { cause, .. } => cause.refusal(),
             _ => None,
         }
     }

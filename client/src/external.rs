@@ -20,7 +20,8 @@ use crate::events::Operation;
 use crate::group::{Accepted, for_provider, group_update, signed_by_leaf};
 use crate::mls::{self, LeafContent};
 use crate::settle::{MAX_TRIES, Verdict, load};
-use crate::store::{Pending, Tx};
+use crate::store::{Pending, RejoinRow, Tx};
+use crate::upkeep::is_to_go_on;
 
 /// How often the queue is read before the old state is given up, at most.
 const MAX_READS: u32 = 100;
@@ -83,6 +84,51 @@ impl Client {
         self.read_what_is_there().await?;
         let owner = self.owner(group).await?;
         self.join_from_outside(group, &owner, false).await
+    }
+
+    /// Joins a group again, of its own accord: only where its tree has a leaf with this client's
+    /// name and key.
+    pub(crate) async fn look_after_lost_group(&self, row: &RejoinRow) -> Result<(), Error> {
+        let group = &row.group;
+        let _guard = self.lock_group(group).await;
+        if let Err(error) = self.settle(group).await {
+            let id = group.clone();
+            if self.store().run(move |tx| tx.pending(&id)).await?.is_some() {
+                return Err(error);
+            }
+        }
+        let (id, before) = (group.clone(), row.epoch);
+        let is_lost = self
+            .store()
+            .run(move |tx| {
+                if !tx.is_to_rejoin(&id)? {
+                    return Ok(false);
+                }
+                if tx.owner(&id)?.is_none() || load(tx, &id)?.epoch().as_u64() <= before {
+                    return Ok(true);
+                }
+                // What was missing has come.
+                tx.forget_rejoin(&id)?;
+                Ok::<_, Error>(false)
+            })
+            .await?;
+        if !is_lost {
+            return Ok(());
+        }
+        match self.join_from_outside(group, &row.owner, true).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_to_go_on(&error) => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, ?group, "not joined again");
+                let (id, now_ms) = (group.clone(), self.api().now_ms());
+                self.store()
+                    .run(move |tx| {
+                        tx.give_up_rejoin(&id, now_ms)?;
+                        Ok::<_, Error>(())
+                    })
+                    .await
+            }
+        }
     }
 
     /// The old state may be good for some of what is in the queue.

@@ -104,6 +104,11 @@ pub(crate) fn leaf_extension<T: Message>(leaf: &LeafNode, number: u16) -> Option
     T::decode(&leaf.extensions().unknown(number)?.0).ok()
 }
 
+/// What the own leaf of a group shows.
+pub(crate) fn own_attestation(group: &MlsGroup) -> Option<Attestation> {
+    leaf_extension(group.own_leaf_node()?, extension_type::ATTESTATION)
+}
+
 pub(crate) fn ciphersuite(suite: CipherSuite) -> Result<Ciphersuite, Error> {
     Ciphersuite::try_from(suite.0).map_err(|_| Error::Mls(format!("ciphersuite {}", suite.0)))
 }

@@ -2,13 +2,16 @@
 //! tried again later if it fails, and none of which holds up another.
 
 use std::future::Future;
+use std::time::Duration;
 
-use moh_messages::{GroupId, ProviderName, UserId};
+use moh_messages::{Attestation, GroupId, ProviderName, UserId};
 use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::error::Error;
 use crate::events::Event;
+use crate::mls;
+use crate::settle::load;
 
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,10 +24,18 @@ pub(crate) enum Errand {
     KeyPackages,
     /// What members show who are clients of this provider.
     Attestations(ProviderName),
+    /// A group that is to be joined again.
+    Rejoin(GroupId),
+    /// This client's own attestation.
+    Renewal,
+    /// Keys in a group that have not been changed for long.
+    Update(GroupId),
 }
 
+/// How often keys are changed in each group, at least, in milliseconds.
+const UPDATE_EVERY_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 /// How often there is a look at what nobody gives notice of, in milliseconds.
-const LOOK_EVERY_MS: u64 = 24 * 60 * 60 * 1000;
+pub(crate) const LOOK_EVERY_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl Client {
     /// Does what is to be done now; when there is more to do.
@@ -52,9 +63,81 @@ impl Client {
             let again = self.run(Errand::Attestations(provider.clone()), work);
             next = earlier(next, again.await?);
         }
+        next = earlier(next, self.join_lost_groups().await?);
+        next = earlier(next, self.renew().await?);
         let again = self.run(Errand::KeyPackages, self.look_after_key_packages());
         next = earlier(next, again.await?);
         Ok(next)
+    }
+
+    /// Joins the groups again that this client cannot follow.
+    async fn join_lost_groups(&self) -> Result<Option<Instant>, Error> {
+        let rows = self.store().run(|tx| Ok::<_, Error>(tx.rejoins()?)).await?;
+        let mut next = None;
+        for row in rows {
+            let wait_ms = row.not_before_ms.saturating_sub(self.api().now_ms());
+            let again = if wait_ms > 0 {
+                Some(Instant::now() + Duration::from_millis(wait_ms))
+            } else {
+                let errand = Errand::Rejoin(row.group.clone());
+                self.run(errand, self.look_after_lost_group(&row)).await?
+            };
+            next = earlier(next, again);
+        }
+        Ok(next)
+    }
+
+    /// Has the own key attested anew where half of the time is over, and changes keys in groups
+    /// where that has not happened for long.
+    async fn renew(&self) -> Result<Option<Instant>, Error> {
+        let now_ms = self.api().now_ms();
+        if self.is_renewal_due(now_ms) {
+            let looked = self.look_for_old_leaves(now_ms);
+            let again = self.run(Errand::Renewal, looked).await?;
+            if again.is_some() {
+                return Ok(again);
+            }
+        }
+        let mut next = None;
+        for group in self.old_leaves() {
+            let work = self.look_after_leaf(&group);
+            let again = self.run(Errand::Update(group.clone()), work).await?;
+            next = earlier(next, again);
+        }
+        Ok(next)
+    }
+
+    async fn look_for_old_leaves(&self, now_ms: u64) -> Result<(), Error> {
+        self.attestation().await?;
+        let old = self
+            .store()
+            .run(move |tx| {
+                let mut old = Vec::new();
+                for id in tx.all_groups()? {
+                    let group = load(tx, &id)?;
+                    let updated_ms = tx.updated_ms(&id, now_ms)?;
+                    let is_old = now_ms >= updated_ms.saturating_add(UPDATE_EVERY_MS);
+                    if is_old
+                        || mls::own_attestation(&group).is_none_or(|a| is_half_over(&a, now_ms))
+                    {
+                        old.push(id);
+                    }
+                }
+                Ok::<_, Error>(old)
+            })
+            .await?;
+        self.set_old_leaves(old, now_ms);
+        Ok(())
+    }
+
+    async fn look_after_leaf(&self, group: &GroupId) -> Result<(), Error> {
+        match self.update(group).await {
+            Err(error) if is_to_go_on(&error) => return Err(error),
+            Err(error) => tracing::debug!(%error, ?group, "keys are not changed"),
+            Ok(_) => {}
+        }
+        self.forget_old_leaf(group);
+        Ok(())
     }
 
     /// Uploads KeyPackages, where the provider has said that there are few, or there is a look
@@ -115,6 +198,19 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether the same is to be tried again.
+pub(crate) fn is_to_go_on(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Store(_) | Error::AccountDeleted | Error::Unsettled { .. }
+    ) || error.is_temporary() && !matches!(error, Error::NoKeyPackage(_))
+}
+
+/// Whether half of the life of an attestation is over.
+pub(crate) fn is_half_over(attestation: &Attestation, now_ms: u64) -> bool {
+    now_ms >= attestation.not_before / 2 + attestation.not_after / 2
 }
 
 fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {

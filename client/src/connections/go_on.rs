@@ -12,6 +12,7 @@ use crate::group::{GroupOptions, Intent};
 use crate::key_packages::Fetched;
 use crate::settle::{end_group, unsettled};
 use crate::store::{ConnectionRow, Step, TO_COMMIT, TO_CONSENT, TO_UPDATE, Tx};
+use crate::upkeep::is_to_go_on;
 
 /// How many steps are taken at once, at most.
 const MAX_STEPS: u32 = 8;
@@ -323,14 +324,6 @@ impl Client {
         };
         self.end_connection_group(group).await
     }
-}
-
-/// Whether the same is to be tried again.
-fn is_to_go_on(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Store(_) | Error::AccountDeleted | Error::Unsettled { .. }
-    ) || error.is_temporary() && !matches!(error, Error::NoKeyPackage(_))
 }
 
 pub(crate) fn has_done(tx: &Tx<'_>, peer: &UserId, what: u8) -> Result<(), Error> {

@@ -11,7 +11,7 @@ use moh_messages::{ClientId, GroupId, MAX_APPLICATION_BYTES, OutOfBounds, QueueC
 use crate::client::Client;
 use crate::error::Error;
 use crate::mls;
-use crate::settle::load;
+use crate::settle::{end_group, load};
 
 pub use create::GroupOptions;
 pub(crate) use intent::{Intent, Prepared, group_update};
@@ -169,6 +169,32 @@ impl Client {
         self.operate(group, Intent::Delete).await
     }
 
+    /// Deletes this client's state of a group, and tells nobody: for a group that its owner does
+    /// not know any more, or that cannot be joined again. What still arrives for it is left out.
+    ///
+    /// # Errors
+    /// When this client is not in it, or the state database cannot be used.
+    pub async fn forget_group(&self, group: &GroupId) -> Result<(), Error> {
+        let _guard = self.lock_group(group).await;
+        let (id, now_ms) = (group.clone(), self.api().now_ms());
+        self.store()
+            .run(move |tx| {
+                if tx.owner(&id)?.is_none() {
+                    return Err(Error::UnknownGroup(id));
+                }
+                if let Some(connection) = tx.connection_of(&id)? {
+                    tx.delete_connection(&connection.peer)?;
+                }
+                tx.delete_ending(&id)?;
+                tx.delete_pending(&id)?;
+                tx.delete_unsent(&id)?;
+                tx.drop_staged(&id)?;
+                tx.drop_parked(&id)?;
+                Ok(end_group(tx, &id, now_ms)?)
+            })
+            .await
+    }
+
     /// Who may add and remove users, delete a group and say who its admins are; none where
     /// every member may.
     ///
@@ -266,7 +292,10 @@ impl Client {
 
     pub(crate) async fn operate(&self, group: &GroupId, intent: Intent) -> Result<Accepted, Error> {
         let _guard = self.lock_group(group).await;
-        self.settle(group).await?;
+        self.settle(group).await.map_err(|error| match error {
+            Error::Unsettled { group, cause } => Error::Busy { group, cause },
+            error => error,
+        })?;
         self.carry_out(group, &Arc::new(intent), None, false)
             .await?
             .ok_or_else(|| Error::mls("nothing was to be done"))

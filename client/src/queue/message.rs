@@ -5,13 +5,13 @@ use moh_messages::{ClientId, GroupId, UserId};
 use openmls::extensions::SenderExtensionIndex;
 use openmls::group::{MlsGroup, QueuedProposal, StagedCommit};
 use openmls::prelude::{
-    ContentType, LeafNodeIndex, MlsMessageIn, ProcessedMessageContent, Proposal, ProtocolMessage,
-    Sender,
+    ContentType, LeafNodeIndex, MlsMessageIn, ProcessedMessage, ProcessedMessageContent, Proposal,
+    ProtocolMessage, Sender,
 };
 use openmls_traits::OpenMlsProvider;
 use tls_codec::DeserializeBytes;
 
-use super::{Left, group_id};
+use super::{Left, group_id, undecodable};
 use crate::attestations;
 use crate::client::Client;
 use crate::connections;
@@ -33,7 +33,12 @@ impl Client {
         match tx.owner(&id)? {
             // What was still on its way when this client left.
             None if tx.has_left(&id)? => return Ok(()),
-            None => return Err(out(Reason::UnknownGroup)),
+            // It may be one that was lost with the state of before.
+            None => {
+                tx.want_rejoin(&id, &item.sender, 0, self.api().now_ms(), 0)?;
+                let reason = Reason::UnknownGroup;
+                return Ok(tx.insert_event(&undecodable(item, Some(id), reason))?);
+            }
             Some(owner) if owner != item.sender => return Err(out(Reason::NotFromOwner)),
             Some(_) => {}
         }
@@ -45,10 +50,24 @@ impl Client {
             // It has been committed since: its owner said so earlier, when it refused a request.
             return Ok(());
         }
-        let processed = group.process_message(tx, message).map_err(|error| {
-            tracing::debug!(%error, "a message is left out");
-            out(Reason::Refused)
-        })?;
+        let (own_epoch, epoch) = (group.epoch().as_u64(), message.epoch().as_u64());
+        let is_written = message.content_type() == ContentType::Application;
+        // In order, there is nothing of a later epoch, and no other commit in this one.
+        let is_lost = epoch > own_epoch
+            || epoch == own_epoch && message.content_type() == ContentType::Commit;
+        let processed = match tx.attempt(|| process(tx, &mut group, message)) {
+            Ok(processed) => processed,
+            Err(Left::Out(..)) if is_lost => {
+                if tx.want_rejoin(&id, &item.sender, own_epoch, self.api().now_ms(), 0)? {
+                    tx.insert_event(&Event::GroupLost { group: id.clone() })?;
+                }
+                if is_written {
+                    tx.insert_event(&undecodable(item, Some(id), Reason::Refused))?;
+                }
+                return Ok(());
+            }
+            Err(left) => return Err(left),
+        };
         let sender = mls::client_of(processed.credential());
         let epoch = processed.epoch().as_u64();
         let by_member = matches!(
@@ -165,6 +184,19 @@ fn tell_changes(
         })?;
     }
     Ok(())
+}
+
+/// Has MLS look at a message.
+fn process(
+    tx: &Tx<'_>,
+    group: &mut MlsGroup,
+    message: ProtocolMessage,
+) -> Result<ProcessedMessage, Left> {
+    let id = group_id(group.group_id());
+    group.process_message(tx, message).map_err(|error| {
+        tracing::debug!(%error, "a message is left out");
+        Left::Out(id, Reason::Refused)
+    })
 }
 
 /// Whether it is of a time of which this client need not know. What was written while it was a

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::events::{Event, Operation, Reason};
 use crate::group::{ds_request, signed_request};
 use crate::mls;
+use crate::settle::{delete_state, load};
 use crate::store::{Pending, StoreError, Tx};
 
 impl Client {
@@ -40,7 +41,9 @@ impl Client {
         if for_connections != is_accepted {
             return Err(Left::Out(Some(group), Reason::Refused));
         }
-        if tx.owner(&group)?.is_some() {
+        if let Some(owner) = tx.owner(&group)?
+            && (owner != item.sender || !is_of_no_use(tx, &group, epoch)?)
+        {
             return Err(Left::Out(Some(group), Reason::AlreadyJoined));
         }
         let body = DsRequestBody::WelcomeInfo(WelcomeInfo {
@@ -134,7 +137,8 @@ impl Client {
         let tree =
             RatchetTreeIn::tls_deserialize_exact_bytes(tree.as_slice()).map_err(|_| refused())?;
         // State of a group that this client was removed from, or that was never created, is gone;
-        // one that it is in was sorted out before.
+        // what is here is of no use, and goes if the Welcome is good for something.
+        delete_state(tx, group_id)?;
         // The owner has checked lifetimes when leaves entered the tree; they may have ended since.
         let group = StagedWelcome::build_from_welcome(tx, &mls::join_config(), welcome)
             .and_then(|joining| {
@@ -160,12 +164,18 @@ impl Client {
             tx.delete_key_package_row(invitation.reference.as_slice())?;
         }
         let epoch = group.epoch().as_u64();
-        tx.insert_group(group_id, &pending.owner, epoch, by_last_resort)?;
+        tx.replace_group(group_id, &pending.owner, epoch, by_last_resort)?;
         tx.set_group_type(group_id, mls::kind_of(&group))?;
         let now_ms = self.api().now_ms();
+        tx.set_updated_ms(group_id, now_ms)?;
+        let is_again = tx.has_rejoined(group_id, now_ms)?;
         attestations::look_at_all(tx, group_id, &group, now_ms)?;
         if connections::after_join(tx, group_id, &group, self.user_id(), now_ms)? {
             return Ok(());
+        }
+        if is_again {
+            let group = group_id.clone();
+            return Ok(tx.insert_event(&Event::Rejoined { group, epoch })?);
         }
         tx.insert_event(&Event::Joined {
             group: group_id.clone(),
@@ -175,6 +185,12 @@ impl Client {
         })?;
         Ok(())
     }
+}
+
+/// Whether the state that there is of a group leads nowhere: this client cannot follow it, or a
+/// Welcome leads into a later epoch, which is for those who are no members.
+fn is_of_no_use(tx: &Tx<'_>, group: &GroupId, epoch: u64) -> Result<bool, Error> {
+    Ok(tx.is_to_rejoin(group)? || load(tx, group)?.epoch().as_u64() < epoch)
 }
 
 /// What a Welcome leads to.

@@ -92,8 +92,9 @@ impl Client {
         let now_ms = self.api().now_ms();
         match row.operation {
             Operation::CreateGroup => {
-                tx.insert_group(&row.group, &row.owner, 0, false)?;
+                tx.replace_group(&row.group, &row.owner, 0, false)?;
                 tx.set_group_type(&row.group, mls::kind_of(&load(tx, &row.group)?))?;
+                tx.set_updated_ms(&row.group, now_ms)?;
             }
             Operation::Add | Operation::Update | Operation::Remove | Operation::SetRoles => {
                 self.merge_own_commit(tx, row)?;
@@ -109,8 +110,14 @@ impl Client {
                 delete_state(tx, &row.group)?;
                 tx.adopt_staged(&row.group)?;
                 let group = load(tx, &row.group)?;
-                tx.replace_group(&row.group, &row.owner, group.epoch().as_u64())?;
+                let epoch = group.epoch().as_u64();
+                tx.replace_group(&row.group, &row.owner, epoch, false)?;
                 tx.set_group_type(&row.group, mls::kind_of(&group))?;
+                tx.set_updated_ms(&row.group, now_ms)?;
+                if tx.has_rejoined(&row.group, now_ms)? {
+                    let group = row.group.clone();
+                    tx.insert_event(&Event::Rejoined { group, epoch })?;
+                }
                 attestations::look_at_all(tx, &row.group, &group, now_ms)?;
                 connections::after_join(tx, &row.group, &group, self.user_id(), now_ms)?;
             }
@@ -140,6 +147,7 @@ impl Client {
             connections::has_done(tx, &connection.peer, TO_UPDATE)?;
         }
         let now_ms = self.api().now_ms();
+        tx.set_updated_ms(id, now_ms)?;
         connections::after_commit(tx, id, &group, self.client_id(), now_ms)
     }
 
@@ -231,11 +239,12 @@ pub(crate) fn end_group(tx: &Tx<'_>, id: &GroupId, now_ms: u64) -> Result<(), St
     }
     delete_state(tx, id)?;
     tx.forget_unverified(id)?;
+    tx.forget_rejoin(id)?;
     tx.delete_group_row(id)?;
     tx.insert_left_group(id, now_ms)
 }
 
-fn delete_state(tx: &Tx<'_>, id: &GroupId) -> Result<(), StoreError> {
+pub(crate) fn delete_state(tx: &Tx<'_>, id: &GroupId) -> Result<(), StoreError> {
     let id = openmls::group::GroupId::from_slice(id.as_slice());
     match MlsGroup::load(tx.storage(), &id)? {
         Some(mut group) => group.delete(tx.storage()),

@@ -23,6 +23,8 @@ const HURRY_MS: u64 = 50;
 const CATCH_UP_TIME: Duration = Duration::from_secs(10);
 /// How long one read of it waits, in milliseconds.
 const READ_MS: u64 = 500;
+/// How long what is missing may be on its way, before the group is joined again, in milliseconds.
+const PATIENCE_MS: u64 = 60_000;
 /// How often the queue is read, at most: a provider may answer at once.
 const MAX_READS: u32 = 100;
 
@@ -115,6 +117,16 @@ impl Client {
         if known >= epoch {
             return Ok(());
         }
+        let (id, now_ms) = (group.clone(), self.api().now_ms());
+        self.store()
+            .run(move |tx| match tx.owner(&id)? {
+                Some(owner) => {
+                    tx.want_rejoin(&id, &owner, known, now_ms, PATIENCE_MS)?;
+                    Ok(())
+                }
+                None => Ok::<_, Error>(()),
+            })
+            .await?;
         Err(Error::LeftBehind {
             group: group.clone(),
             known,

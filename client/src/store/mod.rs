@@ -4,6 +4,7 @@
 mod attestations;
 mod kv;
 mod people;
+mod rejoins;
 mod tables;
 
 use std::path::Path;
@@ -22,6 +23,7 @@ use crate::error::Error;
 pub(crate) use attestations::UnverifiedRow;
 pub(crate) use kv::Kv;
 pub(crate) use people::{ConnectionRow, KeptRequest, Step, TO_COMMIT, TO_CONSENT, TO_UPDATE};
+pub(crate) use rejoins::RejoinRow;
 pub(crate) use tables::{AccountRow, KeyPackageRow, Pending, Since};
 
 /// The state database cannot be used.
@@ -128,6 +130,16 @@ CREATE TABLE unverified (
     attestation BLOB NOT NULL, seen_ms INTEGER NOT NULL, UNIQUE (group_id, attestation)
 );
 CREATE INDEX unverified_of ON unverified (provider);
+-- Groups that this client cannot follow, and is to join again at not_before_ms; or, by state, has
+-- joined again, or could not, which counts until then. epoch: that of the state which is no good.
+CREATE TABLE rejoins (
+    group_id BLOB PRIMARY KEY, owner TEXT NOT NULL, epoch INTEGER NOT NULL, state INTEGER NOT NULL,
+    times INTEGER NOT NULL, not_before_ms INTEGER NOT NULL
+) WITHOUT ROWID;
+-- When this client has last changed its keys in a group; 0: not known.
+ALTER TABLE groups ADD COLUMN updated_ms INTEGER NOT NULL DEFAULT 0;
+-- The database was lost, and this one does not replace it yet.
+ALTER TABLE account ADD COLUMN is_new INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// The state database, shared by all that use it.

@@ -296,8 +296,8 @@ impl Tx<'_> {
             .optional()?)
     }
 
-    /// A group that this client has joined, or created, in this epoch.
-    pub(crate) fn insert_group(
+    /// A group that this client has joined in this epoch, perhaps not for the first time.
+    pub(crate) fn replace_group(
         &self,
         group: &GroupId,
         owner: &ProviderName,
@@ -307,26 +307,9 @@ impl Tx<'_> {
         let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
         self.conn.execute(
             "INSERT INTO groups (group_id, owner, stale_queue, member_since, state_since)
-             VALUES (?1, ?2, ?3, ?4, ?4)",
-            (group.as_slice(), owner.as_str(), stale_queue, epoch),
-        )?;
-        Ok(())
-    }
-
-    /// A group that this client has joined from outside in this epoch, perhaps not for the first
-    /// time.
-    pub(crate) fn replace_group(
-        &self,
-        group: &GroupId,
-        owner: &ProviderName,
-        epoch: u64,
-    ) -> Result<(), StoreError> {
-        let epoch = i64::try_from(epoch).unwrap_or(i64::MAX);
-        self.conn.execute(
-            "INSERT INTO groups (group_id, owner, stale_queue, member_since, state_since)
-             VALUES (?1, ?2, 0, ?3, ?3)
-             ON CONFLICT (group_id) DO UPDATE SET stale_queue = 0, state_since = ?3",
-            (group.as_slice(), owner.as_str(), epoch),
+             VALUES (?1, ?2, ?4, ?3, ?3)
+             ON CONFLICT (group_id) DO UPDATE SET stale_queue = ?4, state_since = ?3",
+            (group.as_slice(), owner.as_str(), epoch, stale_queue),
         )?;
         Ok(())
     }

@@ -1,10 +1,14 @@
 //! What a client does of its own accord.
 
-use moh_client::{Event, GroupId};
+use std::time::Duration;
+
+use moh_client::{DsError, DsErrorCode, Error, Event, GroupId, Operation, Outcome, Reason};
 
 use crate::connections::has_asked;
 use crate::fake::Mishap;
-use crate::scene::{Party, Scene, add, received};
+use crate::scene::{Party, Scene, add, received, texts};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 async fn key_packages(party: &Party) -> (u32, u32) {
     let devices = party.client.devices().await.unwrap();
@@ -102,4 +106,323 @@ async fn who_was_away_for_long_looks_at_the_start() {
     let bob = scene.restart(bob).await;
     assert_eq!(refilled(&received(&bob).await), [2]);
     assert_eq!(key_packages(&bob).await, (2, 2));
+}
+
+/// Bob misses the commit that leads to epoch 2, and sees what comes after that.
+async fn locked_out(scene: &Scene) -> (Party, Party, GroupId) {
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    scene.world.lose_deliveries(bob.client.client_id(), true);
+    alice.client.update(&group).await.unwrap();
+    scene.world.lose_deliveries(bob.client.client_id(), false);
+    (alice, bob, group)
+}
+
+fn rejoined(events: &[Event]) -> usize {
+    let is_it = |event: &&Event| matches!(event, Event::Rejoined { .. });
+    events.iter().filter(is_it).count()
+}
+
+async fn talk(one: &Party, other: &Party, group: &GroupId) {
+    received(one).await;
+    received(other).await;
+    one.client.send(group, "to and").await.unwrap();
+    assert_eq!(texts(&received(other).await), ["to and"]);
+    other.client.send(group, "fro").await.unwrap();
+    assert_eq!(texts(&received(one).await), ["fro"]);
+}
+
+#[tokio::test]
+async fn who_cannot_follow_is_back_by_itself() {
+    let scene = Scene::new();
+    let (alice, bob, group) = locked_out(&scene).await;
+    alice.client.send(&group, "lost to Bob").await.unwrap();
+    alice.client.update(&group).await.unwrap();
+    let events = received(&bob).await;
+    assert!(
+        matches!(
+            &events[..],
+            [
+                Event::GroupLost { .. },
+                Event::Undecodable {
+                    reason: Reason::Refused,
+                    ..
+                },
+                Event::Rejoined { epoch: 4, .. }
+            ]
+        ),
+        "{events:?}"
+    );
+    talk(&alice, &bob, &group).await;
+}
+
+#[tokio::test]
+async fn who_cannot_follow_is_back_after_a_restart() {
+    for (name, mishap) in [
+        ("external_commit_info", Mishap::LoseRequest),
+        ("external_join", Mishap::LoseRequest),
+        ("external_join", Mishap::LoseAnswer),
+    ] {
+        let scene = Scene::new();
+        let (alice, bob, group) = locked_out(&scene).await;
+        alice.client.update(&group).await.unwrap();
+        for _ in 0..3 {
+            scene.world.plan(name, mishap.clone());
+        }
+        assert_eq!(rejoined(&received(&bob).await), 0);
+        let bob = scene.restart(bob).await;
+        scene.world.state.lock().unwrap().clear_mishaps();
+        assert_eq!(rejoined(&received(&bob).await), 1, "{name} {mishap:?}");
+        talk(&alice, &bob, &group).await;
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_cannot_be_processed_locks_nobody_out() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    alice.client.update(&group).await.unwrap();
+    // What Bob gets is another one.
+    let mut item = scene
+        .world
+        .state
+        .lock()
+        .unwrap()
+        .take_last_item(bob.client.client_id());
+    let last = item.len() - 1;
+    item[last] ^= 1;
+    scene
+        .world
+        .deliver(bob.client.client_id(), "a.example", item);
+    assert_eq!(rejoined(&received(&bob).await), 1);
+    talk(&alice, &bob, &group).await;
+    // What comes a second time does not count.
+    let again = scene
+        .world
+        .state
+        .lock()
+        .unwrap()
+        .last_item(bob.client.client_id());
+    scene
+        .world
+        .deliver(bob.client.client_id(), "a.example", again);
+    let events = received(&bob).await;
+    assert!(
+        matches!(&events[..], [Event::Undecodable { .. }]),
+        "{events:?}"
+    );
+}
+
+#[tokio::test]
+async fn nobody_joins_again_all_the_time() {
+    let scene = Scene::new();
+    let (alice, bob, group) = locked_out(&scene).await;
+    let forge = async || {
+        alice.client.update(&group).await.unwrap();
+        let to = bob.client.client_id();
+        let mut item = scene.world.state.lock().unwrap().take_last_item(to);
+        let last = item.len() - 1;
+        item[last] ^= 1;
+        scene
+            .world
+            .deliver(bob.client.client_id(), "a.example", item);
+        rejoined(&received(&bob).await)
+    };
+    assert_eq!(forge().await, 1);
+    // The second time it waits for a little, and then for longer.
+    assert_eq!(forge().await, 0);
+    scene.world.advance(Duration::from_secs(121));
+    assert_eq!(rejoined(&received(&bob).await), 1);
+    assert_eq!(forge().await, 0);
+    scene.world.advance(Duration::from_secs(121));
+    assert_eq!(rejoined(&received(&bob).await), 0);
+    scene.world.advance(Duration::from_secs(121));
+    assert_eq!(rejoined(&received(&bob).await), 1);
+    talk(&alice, &bob, &group).await;
+}
+
+#[tokio::test]
+async fn a_group_of_others_is_not_joined() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    let tablet = scene.device(&bob, "tablet").await;
+    alice.client.send(&group, "x").await.unwrap();
+    let item = scene
+        .world
+        .state
+        .lock()
+        .unwrap()
+        .last_item(bob.client.client_id());
+    // Her user is in the group, and she is not.
+    for _ in 0..3 {
+        scene
+            .world
+            .deliver(tablet.client.client_id(), "a.example", item.clone());
+        let events = received(&tablet).await;
+        assert!(
+            matches!(
+                &events[..],
+                [Event::Undecodable {
+                    reason: Reason::UnknownGroup,
+                    ..
+                }]
+            ),
+            "{events:?}"
+        );
+    }
+    assert_eq!(scene.world.seen("external_commit_info").len(), 1);
+    assert_eq!(scene.world.seen("external_join").len(), 0);
+    // It is not asked for ever, and may be added later.
+    bob.client
+        .add_device(&group, tablet.client.client_id())
+        .await
+        .unwrap();
+    assert!(matches!(
+        &received(&tablet).await[..],
+        [Event::Joined { .. }]
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_left_behind_joins_again_in_the_end() {
+    let scene = Scene::new();
+    let (alice, bob, group) = locked_out(&scene).await;
+    let error = bob.client.send(&group, "late").await.unwrap_err();
+    assert!(matches!(error, Error::Unsettled { .. }), "{error}");
+    // The next one is not stored, and that is said.
+    let error = bob.client.send(&group, "later").await.unwrap_err();
+    assert!(
+        matches!(error, Error::Busy { .. }) && error.is_temporary(),
+        "{error}"
+    );
+    assert_eq!(rejoined(&received(&bob).await), 0);
+    scene.world.advance(Duration::from_secs(61));
+    let mut events = received(&bob).await;
+    assert_eq!(rejoined(&events), 1, "{events:?}");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    events.extend(received(&bob).await);
+    assert!(
+        events.iter().any(|event| matches!(
+            event,
+            Event::Settled {
+                operation: Operation::Message,
+                outcome: Outcome::Accepted,
+                ..
+            }
+        )),
+        "{events:?}"
+    );
+    assert_eq!(texts(&received(&alice).await), ["late"]);
+}
+
+#[tokio::test]
+async fn a_welcome_leads_out_of_a_state_of_no_use() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    // Bob hears neither of the removal nor of anything else, but of the Welcome.
+    scene.world.lose_deliveries(bob.client.client_id(), true);
+    alice
+        .client
+        .remove_user(&group, bob.client.user_id())
+        .await
+        .unwrap();
+    scene.world.lose_deliveries(bob.client.client_id(), false);
+    add(&alice, &group, &bob).await;
+    let events = received(&bob).await;
+    assert!(
+        matches!(&events[..], [Event::Joined { epoch: 3, .. }]),
+        "{events:?}"
+    );
+    talk(&alice, &bob, &group).await;
+    // One by another provider does not.
+    let welcome = scene.world.welcome(&group, bob.client.client_id());
+    scene
+        .world
+        .deliver(bob.client.client_id(), "c.example", welcome);
+    let events = received(&bob).await;
+    assert!(
+        matches!(&events[..], [Event::Undecodable { .. }]),
+        "{events:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_group_that_its_owner_has_forgotten_can_be_forgotten() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    scene.world.plan("update_client", Mishap::LoseRequest);
+    bob.client.update(&group).await.unwrap_err();
+    bob.client.forget_group(&group).await.unwrap();
+    assert!(matches!(
+        bob.client.forget_group(&group).await,
+        Err(Error::UnknownGroup(_))
+    ));
+    alice.client.send(&group, "anybody?").await.unwrap();
+    let bob = scene.restart(bob).await;
+    let events = received(&bob).await;
+    // Joined was not taken before the restart.
+    assert!(matches!(&events[..], [Event::Joined { .. }]), "{events:?}");
+    assert_eq!(bob.client.groups().await.unwrap(), []);
+    assert_eq!(scene.world.seen("external_commit_info").len(), 0);
+}
+
+#[tokio::test]
+async fn attestations_are_renewed_and_shown_in_every_group() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    let other = alice.client.create_group().await.unwrap();
+    let connection = alice.client.connect(bob.client.user_id()).await.unwrap();
+    received(&bob).await;
+    bob.client.accept(alice.client.user_id()).await.unwrap();
+    received(&alice).await;
+    received(&bob).await;
+    let epochs = async || {
+        let mut epochs = Vec::new();
+        for group in [&group, &other, &connection] {
+            epochs.push(alice.client.epoch(group).await.unwrap());
+        }
+        epochs
+    };
+    let before = epochs().await;
+    scene.world.advance(DAY * 29);
+    received(&alice).await;
+    assert_eq!(epochs().await, before);
+    // Keys are changed after a month, the attestation after half of its life.
+    scene.world.advance(DAY * 2);
+    let events = received(&alice).await;
+    assert!(events.is_empty(), "{events:?}");
+    let after: Vec<_> = before.iter().map(|epoch| epoch + 1).collect();
+    assert_eq!(epochs().await, after);
+    scene.world.advance(DAY * 15);
+    scene.world.plan("register", Mishap::LoseAnswer);
+    scene.world.plan("update_client", Mishap::LoseAnswer);
+    let mut events = received(&alice).await;
+    let alice = scene.restart(alice).await;
+    scene.world.state.lock().unwrap().clear_mishaps();
+    events.extend(received(&alice).await);
+    let renewed = |event: &&Event| matches!(event, Event::AttestationRenewed { .. });
+    assert_eq!(events.iter().filter(renewed).count(), 1, "{events:?}");
+    for (group, before) in [&group, &other, &connection].into_iter().zip(after) {
+        assert_eq!(alice.client.epoch(group).await.unwrap(), before + 1);
+    }
+    let events = received(&bob).await;
+    assert!(
+        !events
+            .iter()
+            .any(|event| matches!(event, Event::NotAttested { .. })),
+        "{events:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_renewal_that_is_refused_is_made_later() {
+    let scene = Scene::new();
+    let (alice, _bob, group) = scene.alice_and_bob().await;
+    received(&alice).await;
+    scene.world.advance(DAY * 31);
+    let busy = DsError::new(DsErrorCode::RATE_LIMITED, "later");
+    scene.world.plan("update_client", Mishap::Refuse(busy));
+    received(&alice).await;
+    let alice = scene.restart(alice).await;
+    received(&alice).await;
+    assert_eq!(alice.client.epoch(&group).await.unwrap(), 2);
 }

@@ -179,6 +179,21 @@ impl World {
             .collect()
     }
 
+    /// A Welcome into a group that a client got.
+    pub(crate) fn welcome(&self, group: &GroupId, client: &ClientId) -> Vec<u8> {
+        let state = self.state.lock().unwrap();
+        assert!(state.groups[group.as_slice()].members().contains(client));
+        let mut items = state.clients[client].queue.iter().rev();
+        let welcome = items.find_map(|item| match &item.payload {
+            // An MLSMessage with wire format mls_welcome.
+            QueueItemPayload::MlsMessage(bytes) if bytes.as_slice()[2..4] == [0, 3] => {
+                Some(bytes.as_slice().to_vec())
+            }
+            _ => None,
+        });
+        welcome.unwrap()
+    }
+
     /// The last request to be connected that a client got.
     pub(crate) fn last_request(&self, client: &ClientId) -> ConnectionRequest {
         let state = self.state.lock().unwrap();
@@ -437,6 +452,13 @@ fn position(cursor: &Cursor) -> usize {
 impl State {
     pub(crate) fn clear_mishaps(&mut self) {
         self.mishaps.clear();
+    }
+
+    /// The last message to a client, which it does not get.
+    pub(crate) fn take_last_item(&mut self, client: &ClientId) -> Vec<u8> {
+        let bytes = self.last_item(client);
+        self.clients.get_mut(client).unwrap().queue.pop();
+        bytes
     }
 
     /// What was planned for a request of this name.
