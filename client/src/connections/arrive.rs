@@ -74,6 +74,10 @@ impl Client {
                 Ok(self.begin_to_accept(tx, theirs, TO_UPDATE | TO_CONSENT)?)
             }
             Step::Asking | Step::Sent | Step::Accepting | Step::Connected => {
+                if row.step == Step::Sent {
+                    // They have not seen what was asked, or have declined it: a change will tell.
+                    row.todo |= TO_UPDATE;
+                }
                 if let Some(before) = row.request.replace(request) {
                     state::forget_request(tx, &before, now_ms)?;
                 }

@@ -11,7 +11,7 @@ use crate::events::DisconnectReason;
 use crate::group::{GroupOptions, Intent};
 use crate::key_packages::Fetched;
 use crate::settle::{end_group, unsettled};
-use crate::store::{ConnectionRow, Step, TO_COMMIT, TO_CONSENT, TO_UPDATE, Tx};
+use crate::store::{ConnectionRow, Step, TO_COMMIT, TO_CONSENT, TO_TELL, TO_UPDATE, Tx};
 use crate::upkeep::is_to_go_on;
 
 /// How many steps are taken at once, at most.
@@ -81,6 +81,9 @@ impl Client {
                 (_, Some(group)) if row.has_to(TO_COMMIT) => {
                     self.commit_there(peer, group).await?;
                 }
+                (Step::Sent, Some(group)) if row.has_to(TO_UPDATE) => {
+                    self.make_a_change(&row, group, false).await?;
+                }
                 _ => return Ok(()),
             }
         }
@@ -149,7 +152,7 @@ impl Client {
         todo: u8,
     ) -> Result<(), Error> {
         row.step = Step::Accepting;
-        row.todo = todo;
+        row.todo = todo | TO_TELL;
         row.since_ms = self.api().now_ms();
         let Some(request) = &row.request else {
             return Err(Error::NoRequest(row.peer));
@@ -177,7 +180,7 @@ impl Client {
             return self.join_late(row, group).await;
         }
         if row.has_to(TO_UPDATE) {
-            return self.show_acceptance(row, group, stale).await;
+            return self.make_a_change(row, group, stale).await;
         }
         if row.has_to(TO_CONSENT) {
             self.set_consent(&row.peer, true).await?;
@@ -218,8 +221,9 @@ impl Client {
         }
     }
 
-    /// A change in the group, by which the peer learns of the acceptance.
-    async fn show_acceptance(
+    /// A change in the group: by it the peer learns that they are accepted, or this client that
+    /// the peer has declined.
+    async fn make_a_change(
         &self,
         row: &ConnectionRow,
         group: &GroupId,
@@ -232,7 +236,7 @@ impl Client {
         let intent = self.update_intent(queue_config).await?;
         match self.operate(group, intent).await {
             Err(error) if is_to_go_on(&error) => return Err(error),
-            Err(error) => tracing::warn!(%error, "the peer could not be shown the acceptance"),
+            Err(error) => tracing::warn!(%error, "no change in a connection group"),
             Ok(_) => {}
         }
         let (peer, id) = (row.peer.clone(), group.clone());

@@ -16,10 +16,10 @@ use moh_messages::{GroupId, ProviderName, UserId};
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::store::{ConnectionRow, Step, TO_CONSENT, TO_UPDATE};
+use crate::store::{ConnectionRow, Step, TO_CONSENT, TO_TELL, TO_UPDATE};
 
 pub(crate) use go_on::has_done;
-pub(crate) use state::{after_commit, after_join, is_of_two, is_over, is_refused};
+pub(crate) use state::{after_join, is_of_two, is_over, is_refused};
 
 /// How many pages of blocks are read, at most.
 const MAX_PAGES: usize = 1000;
@@ -184,6 +184,7 @@ impl Client {
         let shown = rows.into_iter().filter_map(|row| {
             let state = match row.step {
                 Step::Asking | Step::Sent => ConnectionState::Sent,
+                Step::Accepting if !row.has_to(TO_TELL) => ConnectionState::Connected,
                 Step::Received | Step::Accepting => ConnectionState::Received,
                 Step::Connected => ConnectionState::Connected,
                 Step::Ending => return None,

@@ -4,12 +4,15 @@ use moh_messages::client_api::QueueItemPayload;
 use moh_messages::{ClientId, GroupId, GroupType, UserId};
 use openmls::group::MlsGroup;
 
+use crate::client::Client;
 use crate::error::Error;
 use crate::events::{DisconnectReason, Event};
 use crate::key_packages;
 use crate::mls;
 use crate::queue::welcome_of;
-use crate::store::{ConnectionRow, KeptRequest, Step, StoreError, Tx};
+use crate::store::{
+    ConnectionRow, KeptRequest, Step, StoreError, TO_CONSENT, TO_TELL, TO_UPDATE, Tx,
+};
 
 /// The state of a group is about to be deleted. Whether that is the group of a connection, which
 /// is over by that: then the application is told so, unless it has ended it itself.
@@ -118,38 +121,50 @@ pub(super) fn forget_request(tx: &Tx<'_>, request: &KeptRequest, now_ms: u64) ->
     Ok(())
 }
 
-/// A commit was made in a group, by this client or another one.
-pub(crate) fn after_commit(
-    tx: &Tx<'_>,
-    id: &GroupId,
-    group: &MlsGroup,
-    by: &ClientId,
-    now_ms: u64,
-) -> Result<(), Error> {
-    let Some(mut row) = tx.connection_of(id)? else {
-        return Ok(());
-    };
-    let members = mls::members(group);
-    let peer_is_in = members.iter().any(|member| member.user_id() == row.peer);
-    match row.step {
-        Step::Asking if peer_is_in => {
-            row.step = Step::Sent;
-            row.since_ms = now_ms;
-            tx.put_connection(&row)?;
+impl Client {
+    /// A commit was made in a group, by this client or another one.
+    pub(crate) fn after_commit(
+        &self,
+        tx: &Tx<'_>,
+        id: &GroupId,
+        group: &MlsGroup,
+        by: &ClientId,
+    ) -> Result<(), Error> {
+        let Some(mut row) = tx.connection_of(id)? else {
+            return Ok(());
+        };
+        let now_ms = self.api().now_ms();
+        let members = mls::members(group);
+        let peer_is_in = members.iter().any(|member| member.user_id() == row.peer);
+        match row.step {
+            Step::Asking if peer_is_in => {
+                row.step = Step::Sent;
+                row.since_ms = now_ms;
+                tx.put_connection(&row)?;
+            }
+            Step::Sent | Step::Connected if !peer_is_in => {
+                // Who is left has nobody to talk to.
+                tx.insert_ending(id)?;
+                self.without_peer(tx, row)?;
+            }
+            Step::Sent if by.user_id() == row.peer => connected(tx, row, now_ms)?,
+            _ => {}
         }
-        Step::Sent | Step::Connected if !peer_is_in => {
-            // Who is left has nobody to talk to.
-            tx.insert_ending(id)?;
-            let reason = match row.step {
-                Step::Sent => DisconnectReason::Declined,
-                _ => DisconnectReason::Ended,
-            };
-            finish(tx, &row, reason)?;
-        }
-        Step::Sent if by.user_id() == row.peer => connected(tx, row, now_ms)?,
-        _ => {}
+        Ok(())
     }
-    Ok(())
+
+    /// The peer is not in the connection group any more.
+    fn without_peer(&self, tx: &Tx<'_>, row: ConnectionRow) -> Result<(), Error> {
+        match (row.step, row.request.clone()) {
+            // They have declined, and then asked themselves: that is what both want.
+            (Step::Sent, Some(request)) => {
+                let theirs = ConnectionRow::received(row.peer, request);
+                self.begin_to_accept(tx, theirs, TO_UPDATE | TO_CONSENT)
+            }
+            (Step::Sent, None) => Ok(finish(tx, &row, DisconnectReason::Declined)?),
+            _ => Ok(finish(tx, &row, DisconnectReason::Ended)?),
+        }
+    }
 }
 
 /// The peer has accepted, or was accepted. What they had asked in another way is settled by that.
@@ -157,10 +172,19 @@ pub(super) fn connected(tx: &Tx<'_>, mut row: ConnectionRow, now_ms: u64) -> Res
     if let Some(request) = row.request.take() {
         forget_request(tx, &request, now_ms)?;
     }
+    let is_told = row.step == Step::Accepting && !row.has_to(TO_TELL);
     row.step = Step::Connected;
     row.since_ms = now_ms;
     row.todo = 0;
     tx.put_connection(&row)?;
+    if is_told {
+        Ok(())
+    } else {
+        tell_connected(tx, row)
+    }
+}
+
+fn tell_connected(tx: &Tx<'_>, row: ConnectionRow) -> Result<(), Error> {
     let group = row
         .group
         .ok_or(StoreError::Incomplete("a connection's group"))?;
@@ -189,8 +213,15 @@ pub(crate) fn after_join(
     if let Some(mut row) = tx.connection_of(id)? {
         // It is not to be joined once more.
         row.request = row.request.filter(|request| request.group != *id);
+        let is_to_tell = row.has_to(TO_TELL);
+        row.todo &= !TO_TELL;
         tx.put_connection(&row)?;
-        return Ok(row.step == Step::Accepting);
+        let is_accepted = row.step == Step::Accepting;
+        if is_accepted && is_to_tell {
+            // Before anything that was written there.
+            tell_connected(tx, row)?;
+        }
+        return Ok(is_accepted);
     }
     let members = mls::members(group);
     let peer = members.iter().map(ClientId::user_id).find(|u| u != own);

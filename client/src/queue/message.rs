@@ -141,7 +141,7 @@ impl Client {
         }
         tell_changes(tx, &id, &group, &members, admins, &by)?;
         attestations::look_at_new(tx, &id, &group, &brought_in, item.received_at, now_ms)?;
-        Ok(connections::after_commit(tx, &id, &group, &by, now_ms)?)
+        Ok(self.after_commit(tx, &id, &group, &by)?)
     }
 }
 

@@ -148,7 +148,7 @@ impl Client {
         }
         let now_ms = self.api().now_ms();
         tx.set_updated_ms(id, now_ms)?;
-        connections::after_commit(tx, id, &group, self.client_id(), now_ms)
+        self.after_commit(tx, id, &group, self.client_id())
     }
 
     /// The owner refused it because others came first: what arrived is let in, and a message

@@ -22,7 +22,9 @@ use crate::error::Error;
 
 pub(crate) use attestations::UnverifiedRow;
 pub(crate) use kv::Kv;
-pub(crate) use people::{ConnectionRow, KeptRequest, Step, TO_COMMIT, TO_CONSENT, TO_UPDATE};
+pub(crate) use people::{
+    ConnectionRow, KeptRequest, Step, TO_COMMIT, TO_CONSENT, TO_TELL, TO_UPDATE,
+};
 pub(crate) use rejoins::RejoinRow;
 pub(crate) use tables::{AccountRow, KeyPackageRow, Pending, Since};
 

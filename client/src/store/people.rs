@@ -32,6 +32,9 @@ pub(crate) const TO_CONSENT: u8 = 2;
 /// To commit what others proposed in the connection group.
 pub(crate) const TO_COMMIT: u8 = 4;
 
+/// To tell the application that there is a connection, as soon as its group is joined.
+pub(crate) const TO_TELL: u8 = 8;
+
 /// A request of a peer that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeptRequest {

@@ -100,6 +100,8 @@ async fn who_is_accepted_is_connected() {
     );
     let events = received(&bob).await;
     assert!(is_connected(&events, &alice, &group), "{events:?}");
+    // First of all.
+    assert!(matches!(events[0], Event::Connected { .. }));
     assert_eq!(texts(&events), ["do you remember me?"]);
     assert!(
         !events
@@ -484,4 +486,25 @@ async fn a_peer_that_is_gone_is_a_connection_less() {
     assert_eq!(states(&alice).await, []);
     assert!(alice.client.members(&group).await.is_err());
     assert_eq!(alice.client.groups().await.unwrap(), [other]);
+}
+
+#[tokio::test]
+async fn who_has_declined_may_ask() {
+    let scene = Scene::new();
+    let (alice, bob) = strangers(&scene).await;
+    alice.client.connect(bob.client.user_id()).await.unwrap();
+    received(&bob).await;
+    bob.client.decline(alice.client.user_id()).await.unwrap();
+    // She has not heard of it.
+    let group = bob.client.connect(alice.client.user_id()).await.unwrap();
+    let events = received(&alice).await;
+    assert!(is_connected(&events, &bob, &group), "{events:?}");
+    assert!(disconnected(&events).is_empty(), "{events:?}");
+    assert!(is_connected(&received(&bob).await, &alice, &group));
+    for party in [&alice, &bob] {
+        let of = party.client.connections().await.unwrap();
+        assert_eq!((of.len(), of[0].state), (1, ConnectionState::Connected));
+    }
+    alice.client.send(&group, "all the same").await.unwrap();
+    assert_eq!(texts(&received(&bob).await), ["all the same"]);
 }
