@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use moh_client::{Client, ClientId, Event, NewDevice, UserId};
+use moh_client::{Client, ClientId, Event, GroupId, NewDevice, UserId};
 use tokio::time::Instant;
 
 use super::line::Line;
@@ -22,6 +22,8 @@ pub(super) struct Device {
     pub(super) line: Line,
     /// What it was told, and has not been asked for.
     told: RefCell<VecDeque<Event>>,
+    /// Groups of which it is not asked any more.
+    aside: RefCell<Vec<GroupId>>,
 }
 
 /// Everybody.
@@ -76,6 +78,7 @@ impl Device {
             client,
             line,
             told: RefCell::default(),
+            aside: RefCell::default(),
         }
     }
 
@@ -102,7 +105,7 @@ impl Device {
                 return Ok(event);
             }
             let events = self.client.receive(LOOK).await?;
-            self.told.borrow_mut().extend(for_people(events));
+            self.told.borrow_mut().extend(self.for_people(events));
         }
         bail!("{} got nothing for {} s", self.id(), PATIENCE.as_secs())
     }
@@ -120,22 +123,35 @@ impl Device {
 
     /// Reads what is there; that has to be nothing for the application.
     pub(super) async fn expect_nothing(&self) -> Result<()> {
+        self.expect_nothing_within(Duration::ZERO).await
+    }
+
+    /// Reads for so long, or until something is there; that has to be nothing for the application.
+    pub(super) async fn expect_nothing_within(&self, wait: Duration) -> Result<()> {
         let mut events: Vec<_> = self.told.borrow_mut().drain(..).collect();
-        events.extend(for_people(self.client.receive(Duration::ZERO).await?));
+        events.extend(self.for_people(self.client.receive(wait).await?));
         if events.is_empty() {
             return Ok(());
         }
         bail!("{} got {events:?}, which nobody sent", self.id())
     }
-}
 
-/// What a device does for itself is left out.
-fn for_people(events: Vec<Event>) -> impl Iterator<Item = Event> {
-    let is_upkeep = |event: &Event| {
-        matches!(
-            event,
-            Event::KeyPackagesRefilled { .. } | Event::AttestationRenewed { .. }
-        )
-    };
-    events.into_iter().filter(move |event| !is_upkeep(event))
+    /// What happens in a group from now on is not part of the story.
+    pub(super) fn set_aside(&self, group: &GroupId) {
+        self.aside.borrow_mut().push(group.clone());
+    }
+
+    /// What a device does for itself is left out.
+    fn for_people(&self, mut events: Vec<Event>) -> Vec<Event> {
+        let is_upkeep = |event: &Event| {
+            matches!(
+                event,
+                Event::KeyPackagesRefilled { .. } | Event::AttestationRenewed { .. }
+            )
+        };
+        let aside = self.aside.borrow();
+        let is_aside = |event: &Event| event.group().is_some_and(|group| aside.contains(group));
+        events.retain(|event| !is_upkeep(event) && !is_aside(event));
+        events
+    }
 }

@@ -90,7 +90,7 @@ impl Transcript {
         );
         let numbers = self.paint(DIM, &numbers);
         self.line(&format!(
-            "    {route:<35} {:<24}{result}{numbers}",
+            "    {route:<38} {:<23} {result}{numbers}",
             event.operation
         ));
     }
