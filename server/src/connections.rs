@@ -334,17 +334,17 @@ impl Node {
         {
             return Ok(DeliveryResult::Error(DsError::from(too_many_requests())));
         }
-        if relation.blocked {
-            let sender = (*sender).clone();
-            change.writes.push(Write::Mute {
-                sender,
-                seats: valid,
-            });
-            return Ok(result);
-        }
         let mut digest = audience_digest(recipients);
         if opened != seats {
             digest = part_of(&digest, user);
+        }
+        if relation.blocked {
+            change.writes.push(Write::Mute {
+                sender: (*sender).clone(),
+                seats: valid,
+            });
+            self.make_known(sender, &digest, seats, change).await?;
+            return Ok(result);
         }
         self.make_known(sender, &digest, seats, change).await?;
         let now = self.now_ms();

@@ -7,6 +7,8 @@ mod concurrency;
 mod deliveries;
 mod keys;
 mod listen;
+mod queues;
+mod raw;
 mod restarts;
 mod whole_path;
 mod wire;

@@ -102,7 +102,12 @@ fn own_address() -> IpAddr {
 impl World {
     /// Starts providers of these names.
     pub(crate) async fn of(names: &[&'static str]) -> Self {
-        Self::with_limits(names, Limits::default()).await
+        let limits = Limits {
+            // Nobody is told to upload KeyPackages.
+            low_key_packages: 0,
+            ..Limits::default()
+        };
+        Self::with_limits(names, limits).await
     }
 
     /// Starts providers that take only so much.
