@@ -4,6 +4,8 @@
 //! a user decides on it is the user's alone: a requester who is declined finds the queues of the
 //! responder gone; one who is blocked sees what they would see if nobody ever answered.
 
+use std::collections::BTreeSet;
+
 use moh_messages::client_api::{
     BlockTarget, Connection, ConnectionChanged, ConnectionDecision, ConnectionState, MAX_LISTED,
     QueueItemPayload,
@@ -20,6 +22,7 @@ use crate::error::{Refusal, violation};
 use crate::group::Asks;
 use crate::inbox::result_for;
 use crate::node::Node;
+use crate::store::Relation;
 
 /// So many requests of one peer wait at most until one of them is decided on.
 const MAX_REQUESTS_OF_ONE: u64 = 8;
@@ -97,7 +100,7 @@ impl Node {
         Ok((change, ()))
     }
 
-    fn may_have_more(&self, relation: &crate::store::Relation) -> Result<(), Refusal> {
+    fn may_have_more(&self, relation: &Relation) -> Result<(), Refusal> {
         let is_new = relation.state.is_none();
         if is_new && relation.connections >= self.limits().max_connections_per_user {
             return Err(Refusal::LimitExceeded("this user has too many connections"));
@@ -312,6 +315,7 @@ impl Node {
         } = asking;
         let (user, peer) = (&request.responder, &request.requester);
         let relation = self.store().relation(user, peer).await?;
+        let relation = with_those_before(relation, user, peer, &change.writes);
         let opened = self.open(sender, recipients).await?;
         let is_theirs = |seat: &Seat| seat.client_id.user_id() == *user;
         let seats = opened.iter().cloned();
@@ -382,6 +386,37 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// What there is when requests before this one, in the same change, are taken. Who has asked
+/// before counts as one more: it is tried again when there is room.
+fn with_those_before(
+    mut relation: Relation,
+    user: &UserId,
+    peer: &UserId,
+    writes: &[Write],
+) -> Relation {
+    let mut others = BTreeSet::new();
+    for write in writes {
+        match write {
+            Write::Asked {
+                user: asked,
+                peer: by,
+                ..
+            } if asked == user => {
+                if by == peer {
+                    relation.requests += 1;
+                    relation.state.get_or_insert(ConnectionState::Asked);
+                } else {
+                    others.insert(by);
+                }
+            }
+            _ => {}
+        }
+    }
+    relation.asked += others.len() as u64;
+    relation.connections += others.len() as u64;
+    relation
 }
 
 /// Somebody is asked too much.

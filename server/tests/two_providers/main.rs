@@ -4,6 +4,7 @@
 
 mod claims;
 mod concurrency;
+mod connections;
 mod deliveries;
 mod keys;
 mod listen;
