@@ -7,7 +7,8 @@ use moh_messages::client_api::{
 };
 use moh_messages::{
     ClientId, ConnectionKeyPackageRequest, DsAuth, DsProtocolVersion, DsRequest, DsRequestBody,
-    Endpoint, GroupKeyPackageRequest, Opaque, ProviderAuth, ProviderName, SignedLast,
+    Endpoint, GroupKeyPackageRequest, Opaque, ProviderAuth, ProviderName, Request as _, SignedLast,
+    VerificationKeyRequest,
 };
 
 use crate::authenticate::{Claimed, speaks_for};
@@ -206,7 +207,12 @@ impl Node {
                     Some(&mut request.provider_auth)
                 })
             }
-            Endpoint::VerificationKey => Ok(body.to_vec()),
+            Endpoint::VerificationKey => {
+                if !body.is_empty() {
+                    VerificationKeyRequest::decode_for(destination, body)?;
+                }
+                Ok(body.to_vec())
+            }
             Endpoint::DeliverMessage | Endpoint::ConnectionRequest => {
                 Err(Refusal::Unauthorized("clients do not deliver"))
             }

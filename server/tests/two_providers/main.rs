@@ -8,6 +8,7 @@ mod connections;
 mod deliveries;
 mod keys;
 mod listen;
+mod proxying;
 mod queues;
 mod raw;
 mod restarts;

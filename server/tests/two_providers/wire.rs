@@ -15,6 +15,8 @@ use moh_server::federation::{HttpsTransport, PeerRequest, PeerResponse, Transpor
 pub(crate) struct Wire {
     inner: HttpsTransport,
     sent: Mutex<Vec<PeerRequest>>,
+    /// The last answer to a request that is no delivery of messages.
+    answer: Mutex<Vec<u8>>,
     /// So many answers to deliveries get lost: the other side has acted on them.
     pub(crate) lose_answers: AtomicUsize,
     /// Every delivery is made twice at once.
@@ -32,6 +34,7 @@ impl Wire {
         Self {
             inner,
             sent: Mutex::default(),
+            answer: Mutex::default(),
             lose_answers: AtomicUsize::new(0),
             twice: AtomicBool::new(false),
             max_batch: AtomicUsize::new(0),
@@ -59,6 +62,22 @@ impl Wire {
             .iter()
             .filter(|request| request.path == endpoint.path());
         all.filter(|request| name_of(&request.host) == host).count()
+    }
+
+    /// The bodies of requests that were made to a host on a path.
+    pub(crate) fn bodies(&self, host: &str, endpoint: Endpoint) -> Vec<Vec<u8>> {
+        let sent = self.sent.lock().unwrap();
+        let is_it = |request: &&PeerRequest| {
+            request.path == endpoint.path() && name_of(&request.host) == host
+        };
+        let bodies = sent.iter().filter(is_it);
+        let bodies = bodies.filter_map(|request| Some(request.body.as_ref()?.to_vec()));
+        bodies.collect()
+    }
+
+    /// The body of the last answer, if it was not to a delivery of messages.
+    pub(crate) fn last_answer(&self) -> Vec<u8> {
+        self.answer.lock().unwrap().clone()
     }
 
     /// Requests for deliveries that were made to a host, each attempt.
@@ -121,7 +140,9 @@ impl Transport for Wire {
             return std::future::pending().await;
         }
         if request.path != Endpoint::DeliverMessage.path() {
-            return self.inner.send(request).await;
+            let answer = self.inner.send(request).await?;
+            *self.answer.lock().unwrap() = answer.body.to_vec();
+            return Ok(answer);
         }
         if let Some(answer) = self.instead(request.body.as_deref().unwrap_or_default()) {
             return Ok(answer);
