@@ -5,18 +5,24 @@
 
 mod common;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::answer::{Answer, Http};
 use common::device::{Device, message_of};
-use common::member::{Member, Received};
+use common::member::{self, Member, Received};
+use common::peer::Peer;
 use common::scene::{add, invite};
 use common::server::Server;
 use common::{PATIENCE, now_ms};
 use moh_messages::client_api::{Cursor, QueueItem};
-use moh_messages::{DsRequestBody, GroupUpdate};
+use moh_messages::{
+    ClientKeyPackageStatus, DsRequestBody, Endpoint, GroupUpdate, KeyPackageBytes,
+    KeyPackageResponse, ProviderName,
+};
 use rustix::process::Signal;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 const GROUP_OPERATION: &str = "/group_operation";
@@ -337,4 +343,112 @@ async fn sigkill_at_any_moment_loses_nothing_that_was_answered() {
         }
     }
     assert_eq!(got.next(), None, "seed {seed}");
+}
+
+/// Bob's provider, while many ask it for his KeyPackages.
+struct Claims {
+    http: Http,
+    peer: Peer,
+    target: ProviderName,
+    left: Cell<usize>,
+    /// What was handed out, by the answers that came.
+    handed_out: RefCell<Vec<KeyPackageBytes>>,
+    exhausted: Cell<usize>,
+    /// Requests without an answer, or with one that says to come again.
+    failed: Cell<usize>,
+    /// Rings when something was handed out, and when the provider is there again.
+    more: Notify,
+    is_up: watch::Sender<bool>,
+}
+
+impl Claims {
+    /// Asks until there are no claims left; where there is no answer, once the provider is there.
+    async fn ask(&self) {
+        let mut is_up = self.is_up.subscribe();
+        while let Some(left) = self.left.get().checked_sub(1) {
+            self.left.set(left);
+            is_up.wait_for(|is_up| *is_up).await.unwrap();
+            let request = self.peer.group_key_packages(&self.target);
+            let request = self.peer.signed(Endpoint::GroupKeyPackages, request);
+            let path = Endpoint::GroupKeyPackages.path();
+            let answer = self.http.try_post(path, &request).await;
+            let Some(answer) = answer.ok().filter(|answer| answer.status == 200) else {
+                self.failed.set(self.failed.get() + 1);
+                continue;
+            };
+            let response: KeyPackageResponse = answer.message(200);
+            match &response.users[0].clients[0].status {
+                ClientKeyPackageStatus::Success { key_package } => {
+                    self.handed_out.borrow_mut().push(key_package.clone());
+                    self.more.notify_one();
+                }
+                other => {
+                    assert_eq!(*other, ClientKeyPackageStatus::Exhausted);
+                    self.exhausted.set(self.exhausted.get() + 1);
+                }
+            }
+        }
+    }
+
+    /// Kills the provider whenever so many have been handed out.
+    async fn kill(&self, b: &mut Server, when: &[usize]) {
+        for &count in when {
+            while self.handed_out.borrow().len() < count {
+                self.more.notified().await;
+            }
+            self.is_up.send_replace(false);
+            b.kill().await;
+            b.restart().await;
+            self.is_up.send_replace(true);
+        }
+    }
+}
+
+/// In all answers that came, before and after it was killed, no KeyPackage is there twice.
+#[tokio::test]
+async fn a_key_package_is_handed_out_once_whatever_is_killed() {
+    const PACKAGES: usize = 100;
+    const CLAIMS: usize = 1_000;
+    const AT_ONCE: usize = 32;
+    let (a, mut b) = Server::start_two().await;
+    let bob = Device::register(&b, "bob/phone").await;
+    let queues = bob.queue_configs(PACKAGES.try_into().unwrap()).await;
+    let packages = queues.iter().map(|queue| {
+        let package = member::key_package(&bob, &bob.attestation, queue);
+        member::encoded(&package)
+    });
+    let packages: Vec<_> = packages.collect();
+    bob.upload(packages.clone()).await;
+    bob.consent("mimi://a.example/u/alice".parse().unwrap())
+        .await;
+    let claims = Claims {
+        http: b.http(),
+        peer: Peer::of(&a).await,
+        target: b.name.clone(),
+        left: Cell::new(CLAIMS),
+        handed_out: RefCell::default(),
+        exhausted: Cell::new(0),
+        failed: Cell::new(0),
+        more: Notify::new(),
+        is_up: watch::Sender::new(true),
+    };
+    let all = futures_util::future::join_all((0..AT_ONCE).map(|_| claims.ask()));
+    let both = async { tokio::join!(all, claims.kill(&mut b, &[PACKAGES / 4, PACKAGES / 2])) };
+    common::in_time("all answers", both).await;
+
+    let handed_out = claims.handed_out.into_inner();
+    let (exhausted, failed) = (claims.exhausted.get(), claims.failed.get());
+    println!(
+        "{} handed out, {exhausted} too late, {failed} without an answer",
+        handed_out.len()
+    );
+    assert_eq!(handed_out.len() + exhausted + failed, CLAIMS);
+    let distinct: BTreeSet<_> = handed_out.iter().map(|p| p.as_slice()).collect();
+    assert_eq!(distinct.len(), handed_out.len(), "one was handed out twice");
+    let uploaded: BTreeSet<_> = packages.iter().map(|p| p.as_slice()).collect();
+    assert!(distinct.is_subset(&uploaded));
+    // What is not among the answers was handed out by one that did not come.
+    assert!(exhausted > 0 && failed > 0);
+    assert!((PACKAGES / 2..=PACKAGES).contains(&distinct.len()));
+    assert!(distinct.len() + failed >= PACKAGES, "some were lost");
 }
