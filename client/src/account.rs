@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moh_messages::client_api::{
-    ClientAuthorization, ClientRequestBody, ClientResponseBody, Invitation, Register,
+    ClientAuthorization, ClientRequestBody, ClientResponseBody, ConnectionState, Invitation,
+    Register,
 };
 use moh_messages::{
     Attestation, CipherSuite, ClientId, PublicKey, Signature, SignatureScheme, SignedLast, UserId,
@@ -18,13 +19,16 @@ use crate::api::Api;
 use crate::client::Client;
 use crate::error::Error;
 use crate::events::Event;
-use crate::mls;
-use crate::store::{AccountRow, Store, StoreError};
+use crate::key_file::{self, KeyFile};
+use crate::mls::{self, KeyPackageKind};
+use crate::store::{AccountRow, ConnectionRow, Step, Store, StoreError, Tx, blocking};
 use crate::transport::ConnectOptions;
 use crate::upkeep::is_half_over;
 
 /// How long an authorization for a new device can be used, in milliseconds.
 const AUTHORIZATION_LIFE_MS: u64 = 24 * 60 * 60 * 1000;
+/// How many KeyPackages of each kind there are to be where it is not known how many there were.
+const KEY_PACKAGES_AFTER_LOSS: u32 = 50;
 
 /// What a new device shows to another device of its user, who should see that it is the same on
 /// both: as a QR code, say.
@@ -45,6 +49,8 @@ pub struct NewDevice {
     store: Store,
     api: Api,
     account: AccountRow,
+    /// The state of before is lost, and this does not replace it yet.
+    is_new: bool,
 }
 
 impl std::fmt::Debug for NewDevice {
@@ -66,12 +72,7 @@ impl NewDevice {
         path: impl AsRef<Path>,
         client: ClientId,
     ) -> Result<Self, Error> {
-        let (store, account, api) = create(&options, path.as_ref(), client).await?;
-        Ok(Self {
-            store,
-            api,
-            account,
-        })
+        create(&options, path.as_ref(), Some(client)).await
     }
 
     /// What to show to a device that is registered already: see [`Client::authorize`].
@@ -99,15 +100,24 @@ impl NewDevice {
         {
             return Err(Error::WrongAuthorization);
         }
-        let attestation = attest(
-            &self.api,
-            self.account.cipher_suite,
-            Some(authorization),
-            Invitation::empty(),
-        )
-        .await?;
+        self.complete(Some(authorization), Invitation::empty())
+            .await
+    }
+
+    /// Registers the device, and makes up for what was lost, where something was.
+    async fn complete(
+        self,
+        authorization: Option<ClientAuthorization>,
+        invitation: Invitation,
+    ) -> Result<Client, Error> {
+        let suite = self.account.cipher_suite;
+        let attestation = attest(&self.api, suite, authorization, invitation).await?;
         keep(&self.store, &attestation).await?;
-        Ok(Client::assemble(self.store, &self.account, self.api))
+        let client = Client::assemble(self.store, &self.account, self.api);
+        if self.is_new {
+            client.make_up_for_lost_state().await?;
+        }
+        Ok(client)
     }
 }
 
@@ -120,73 +130,115 @@ pub(crate) async fn register_first(
 ) -> Result<Client, Error> {
     let client = ClientId::new(user, device)?;
     let invitation = Invitation::new(options.invitation.as_bytes())?;
-    let (store, account, api) = create(&options, path, client).await?;
-    let attestation = attest(&api, account.cipher_suite, None, invitation).await?;
-    keep(&store, &attestation).await?;
-    Ok(Client::assemble(store, &account, api))
+    let device = create(&options, path, Some(client)).await?;
+    device.complete(None, invitation).await
 }
 
-/// Opens the state of a client that is registered.
+/// Opens the state of a client that is registered; or begins anew with its key, where all else is
+/// lost.
 pub(crate) async fn open(options: ConnectOptions, path: &Path) -> Result<Client, Error> {
-    if !path.exists() {
+    let device = create(&options, path, None).await?;
+    if device.is_new {
+        return device.complete(None, Invitation::empty()).await;
+    }
+    if device.account.attestation.is_none() {
         return Err(Error::NotRegistered);
     }
-    let store = Store::open(path, Arc::clone(&options.random)).await?;
-    let (account, signer) = store
-        .run(|tx| {
-            let account = tx
-                .account()?
-                .filter(|account| account.attestation.is_some());
-            let account = account.ok_or(Error::NotRegistered)?;
-            let signer = signer(tx.storage(), &account)?;
-            Ok::<_, Error>((account, signer))
-        })
-        .await?;
-    let api = api(&options, &account, signer)?;
-    Ok(Client::assemble(store, &account, api))
+    Ok(Client::assemble(device.store, &device.account, device.api))
 }
 
-/// The state of a client that is to be registered. Its key is durable when this returns.
+/// The state of a client that is to be registered, or is already; without a name, that of the
+/// client whose state, or key, there is. Its key is durable when this returns, in the database
+/// and in a file of its own.
 async fn create(
     options: &ConnectOptions,
     path: &Path,
-    client: ClientId,
-) -> Result<(Store, AccountRow, Api), Error> {
-    if client.provider() != options.provider {
+    client: Option<ClientId>,
+) -> Result<NewDevice, Error> {
+    let key_path = key_file::path_beside(path);
+    let (at, there) = (key_path.clone(), path.exists());
+    let kept = blocking(move || KeyFile::read(&at)).await?;
+    if client.is_none() && kept.is_none() && !there {
+        return Err(Error::NotRegistered);
+    }
+    let client = match (client, &kept) {
+        (Some(client), Some(kept)) if client != kept.client => {
+            return Err(Error::OtherClient(kept.client.clone()));
+        }
+        (Some(client), _) => Some(client),
+        (None, kept) => kept.as_ref().map(|kept| kept.client.clone()),
+    };
+    if client
+        .as_ref()
+        .is_some_and(|client| client.provider() != options.provider)
+    {
         return Err(Error::Name(moh_messages::InvalidName::Client));
     }
-    let cipher_suite = options.cipher_suite;
+    let cipher_suite = kept
+        .as_ref()
+        .map_or(options.cipher_suite, |kept| kept.cipher_suite);
     if cipher_suite.signature_scheme().is_none() {
         return Err(Error::CipherSuite(cipher_suite));
     }
+    let kept_public = kept.as_ref().map(|kept| kept.signer.to_public_vec());
     let store = Store::open(path, Arc::clone(&options.random)).await?;
-    let (account, signer) = store
-        .run(move |tx| {
-            if let Some(account) = tx.account()? {
-                if account.client != client {
-                    return Err(Error::OtherClient(account.client));
-                }
-                let signer = signer(tx.storage(), &account)?;
-                return Ok((account, signer));
-            }
-            let scheme = mls::ciphersuite(cipher_suite)?.signature_algorithm();
-            let signer = SignatureKeyPair::new(scheme).map_err(Error::mls)?;
-            signer.store(tx.storage())?;
-            let account = AccountRow {
-                client,
-                cipher_suite,
-                signature_key: signer.to_public_vec(),
-                attestation: None,
-            };
-            tx.insert_account(&account)?;
-            Ok((account, signer))
-        })
+    let (account, signer, is_new) = store
+        .run(move |tx| first_state(tx, client, cipher_suite, kept))
         .await?;
+    if kept_public.as_ref() != Some(&account.signature_key) {
+        let (client, suite) = (account.client.clone(), account.cipher_suite);
+        blocking(move || KeyFile::write(&key_path, &client, suite, &signer)).await?;
+    }
+    let row = account.clone();
+    let signer = store.run(move |tx| signer_of(tx.storage(), &row)).await?;
     let api = api(options, &account, signer)?;
-    Ok((store, account, api))
+    Ok(NewDevice {
+        store,
+        api,
+        account,
+        is_new,
+    })
 }
 
-fn signer(storage: &crate::store::Kv<'_>, account: &AccountRow) -> Result<SignatureKeyPair, Error> {
+/// Takes the state that there is, or begins one; whether that is because the one of before is
+/// lost.
+fn first_state(
+    tx: &Tx<'_>,
+    client: Option<ClientId>,
+    cipher_suite: CipherSuite,
+    kept: Option<KeyFile>,
+) -> Result<(AccountRow, SignatureKeyPair, bool), Error> {
+    if let Some(account) = tx.account()? {
+        if client.is_some_and(|client| account.client != client) {
+            return Err(Error::OtherClient(account.client));
+        }
+        let signer = signer_of(tx.storage(), &account)?;
+        return Ok((account, signer, tx.is_new()?));
+    }
+    let client = client.ok_or(Error::NotRegistered)?;
+    let is_new = kept.is_some();
+    let signer = match kept {
+        Some(kept) => kept.signer,
+        None => {
+            let scheme = mls::ciphersuite(cipher_suite)?.signature_algorithm();
+            SignatureKeyPair::new(scheme).map_err(Error::mls)?
+        }
+    };
+    signer.store(tx.storage())?;
+    let account = AccountRow {
+        client,
+        cipher_suite,
+        signature_key: signer.to_public_vec(),
+        attestation: None,
+    };
+    tx.insert_account(&account, is_new)?;
+    Ok((account, signer, is_new))
+}
+
+fn signer_of(
+    storage: &crate::store::Kv<'_>,
+    account: &AccountRow,
+) -> Result<SignatureKeyPair, Error> {
     let scheme = mls::ciphersuite(account.cipher_suite)?.signature_algorithm();
     SignatureKeyPair::read(storage, &account.signature_key, scheme)
         .ok_or(StoreError::Incomplete("the client's signature key").into())
@@ -243,6 +295,34 @@ async fn attest(
 }
 
 impl Client {
+    /// What came in on the state that is lost is of no use any more: its KeyPackages are replaced.
+    /// Groups come back when something arrives for them; who is connected the provider knows.
+    async fn make_up_for_lost_state(&self) -> Result<(), Error> {
+        let last_resort = |for_connections| KeyPackageKind {
+            for_connections,
+            last_resort: true,
+        };
+        let kinds = [(last_resort(false), 1), (last_resort(true), 1)];
+        self.upload(&kinds, true).await?;
+        let connections = self.connections_at_provider().await?;
+        self.store()
+            .run(move |tx| {
+                for connection in connections {
+                    let (peer, since_ms) = (connection.peer, connection.since);
+                    if connection.state == ConnectionState::Consented
+                        && tx.connection(&peer)?.is_none()
+                    {
+                        let row = ConnectionRow::new(peer, Step::Connected, since_ms, None);
+                        tx.put_connection(&row)?;
+                    }
+                }
+                tx.set_key_packages_wanted(KEY_PACKAGES_AFTER_LOSS)?;
+                tx.insert_event(&Event::StateLost)?;
+                Ok::<_, Error>(tx.set_not_new()?)
+            })
+            .await
+    }
+
     /// This device's word that the new device is its user's, for [`NewDevice::register`].
     ///
     /// Ask your user first whether `request` is what the new device shows.

@@ -85,8 +85,13 @@ impl Client {
     /// Opens the state that [`register`](Self::register) or
     /// [`NewDevice::register`](crate::NewDevice::register) stored at `path`. Nothing is sent.
     ///
+    /// The client's key is in a file of its own, `path` with `.key` after it. Where there is only
+    /// that, because the database was lost, the client is registered again with this key, and
+    /// there is [`Event::StateLost`]: its groups come back when something arrives for them.
+    ///
     /// # Errors
-    /// When there is no registered client, or the state database cannot be used.
+    /// When there is no registered client, or the state database cannot be used; where that was
+    /// lost, also when the provider refuses, or there is no answer.
     pub async fn open(options: ConnectOptions, path: impl AsRef<Path>) -> Result<Self, Error> {
         account::open(options, path.as_ref()).await
     }

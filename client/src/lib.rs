@@ -59,6 +59,7 @@ mod error;
 mod events;
 mod external;
 mod group;
+mod key_file;
 mod key_packages;
 mod mls;
 mod queue;

@@ -8,9 +8,11 @@ mod arrive;
 mod go_on;
 mod state;
 
+use std::time::Duration;
+
 use moh_messages::client_api::{
-    BlockTarget, Boolean, ClientRequestBody, ClientResponseBody, DeclineConnection, ListBlocks,
-    MAX_LISTED, SetBlock,
+    self, BlockTarget, Boolean, ClientRequestBody, ClientResponseBody, DeclineConnection,
+    ListBlocks, ListConnections, MAX_LISTED, SetBlock,
 };
 use moh_messages::{GroupId, ProviderName, UserId};
 
@@ -244,7 +246,7 @@ impl Client {
                 after: all.last().cloned(),
             };
             let request = ClientRequestBody::ListBlocks(list);
-            match self.api().call(request, std::time::Duration::ZERO).await? {
+            match self.api().call(request, Duration::ZERO).await? {
                 ClientResponseBody::Blocks { blocks } => {
                     let is_last = blocks.len() < MAX_LISTED;
                     all.extend(blocks);
@@ -253,6 +255,30 @@ impl Client {
                     }
                 }
                 _ => return Err(self.api().bad_answer("no list of blocks")),
+            }
+        }
+        Ok(all)
+    }
+
+    /// The connections that the provider knows of.
+    pub(crate) async fn connections_at_provider(
+        &self,
+    ) -> Result<Vec<client_api::Connection>, Error> {
+        let mut all: Vec<client_api::Connection> = Vec::new();
+        for _ in 0..MAX_PAGES {
+            let list = ListConnections {
+                after: all.last().map(|connection| connection.peer.clone()),
+            };
+            let request = ClientRequestBody::ListConnections(list);
+            match self.api().call(request, Duration::ZERO).await? {
+                ClientResponseBody::Connections { connections } => {
+                    let is_last = connections.len() < MAX_LISTED;
+                    all.extend(connections);
+                    if is_last {
+                        break;
+                    }
+                }
+                _ => return Err(self.api().bad_answer("no list of connections")),
             }
         }
         Ok(all)

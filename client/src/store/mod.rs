@@ -19,6 +19,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::clock::Random;
 use crate::error::Error;
+use crate::key_file::{self, KeyFile};
 
 pub(crate) use attestations::UnverifiedRow;
 pub(crate) use kv::Kv;
@@ -149,6 +150,8 @@ ALTER TABLE account ADD COLUMN is_new INTEGER NOT NULL DEFAULT 0;
 pub(crate) struct Store {
     conn: Arc<Mutex<Connection>>,
     random: Arc<dyn Random>,
+    /// Where the client's key is kept apart.
+    key_path: Arc<Path>,
     /// The client was deleted.
     is_over: Arc<AtomicBool>,
 }
@@ -164,11 +167,13 @@ pub(crate) struct Tx<'c> {
 impl Store {
     /// Opens the database at `path`, or creates it, readable for its owner only.
     pub(crate) async fn open(path: &Path, random: Arc<dyn Random>) -> Result<Self, Error> {
+        let key_path = key_file::path_beside(path).into();
         let path = path.to_owned();
         let conn = blocking(move || open_connection(&path)).await?;
         let store = Self {
             conn: Arc::new(Mutex::new(conn)),
             random,
+            key_path,
             is_over: Arc::default(),
         };
         if store.run(|tx| Ok::<_, Error>(tx.is_over()?)).await? {
@@ -179,6 +184,8 @@ impl Store {
 
     /// Deletes all there is, but for the word that the client was deleted.
     pub(crate) async fn wipe(&self) -> Result<(), Error> {
+        let key_path = Arc::clone(&self.key_path);
+        blocking(move || KeyFile::delete(&key_path)).await?;
         let is_over = Arc::clone(&self.is_over);
         self.run(|tx| Ok::<_, Error>(tx.wipe()?)).await?;
         is_over.store(true, Ordering::Relaxed);
@@ -215,7 +222,10 @@ impl Store {
     }
 }
 
-async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+/// Does work that takes its time, as of the disk, where it holds up nobody.
+pub(crate) async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
 where
     T: Send + 'static,
     E: Send + 'static,

@@ -130,15 +130,33 @@ impl Tx<'_> {
             .optional()?)
     }
 
-    pub(crate) fn insert_account(&self, account: &AccountRow) -> Result<(), StoreError> {
+    /// A client that is to be registered; `is_new` where it was before, and its state is lost.
+    pub(crate) fn insert_account(
+        &self,
+        account: &AccountRow,
+        is_new: bool,
+    ) -> Result<(), StoreError> {
         self.conn.execute(
-            "INSERT INTO account (id, client, cipher_suite, signature_key) VALUES (1, ?1, ?2, ?3)",
+            "INSERT INTO account (id, client, cipher_suite, signature_key, is_new)
+             VALUES (1, ?1, ?2, ?3, ?4)",
             (
                 account.client.as_str(),
                 account.cipher_suite.0,
                 &account.signature_key,
+                is_new,
             ),
         )?;
+        Ok(())
+    }
+
+    /// Whether this state does not replace yet what was lost.
+    pub(crate) fn is_new(&self) -> Result<bool, StoreError> {
+        let sql = "SELECT is_new FROM account";
+        Ok(self.conn.query_row(sql, [], |row| row.get(0))?)
+    }
+
+    pub(crate) fn set_not_new(&self) -> Result<(), StoreError> {
+        self.conn.execute("UPDATE account SET is_new = 0", [])?;
         Ok(())
     }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use moh_client::{DsError, DsErrorCode, Error, Event, GroupId, Operation, Outcome, Reason};
+use moh_client::{
+    Client, ConnectionState, DsError, DsErrorCode, Error, Event, GroupId, Operation, Outcome,
+    Reason,
+};
 
 use crate::connections::has_asked;
 use crate::fake::Mishap;
@@ -425,4 +428,116 @@ async fn a_renewal_that_is_refused_is_made_later() {
     let alice = scene.restart(alice).await;
     received(&alice).await;
     assert_eq!(alice.client.epoch(&group).await.unwrap(), 2);
+}
+
+/// As after a crash of the disk: nothing is left but the key.
+async fn without_database(scene: &Scene, party: Party) -> (Result<Client, Error>, Party) {
+    let Party {
+        client,
+        path,
+        provider,
+    } = party;
+    let user = client.user_id().clone();
+    drop(client);
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = path.clone().into_os_string();
+        name.push(suffix);
+        let _ = std::fs::remove_file(name);
+    }
+    let opened = Client::open(scene.world.options(provider), &path).await;
+    let other = scene
+        .party(provider, &format!("{}-spare", user.user()))
+        .await;
+    (
+        opened,
+        Party {
+            client: other.client,
+            path,
+            provider,
+        },
+    )
+}
+
+#[tokio::test]
+async fn who_has_lost_all_but_the_key_is_back() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    let friend = scene.party("c.example", "carol").await;
+    let connection = friend.client.connect(bob.client.user_id()).await.unwrap();
+    received(&bob).await;
+    bob.client.accept(friend.client.user_id()).await.unwrap();
+    received(&friend).await;
+    received(&bob).await;
+    let quiet = alice.client.create_group().await.unwrap();
+    add(&alice, &quiet, &bob).await;
+
+    // It is not there while the provider is not.
+    scene.world.plan("upload_key_packages", Mishap::LoseAnswer);
+    let (opened, lost) = without_database(&scene, bob).await;
+    assert!(
+        matches!(opened, Err(Error::Unreachable { .. })),
+        "{opened:?}"
+    );
+    let client = Client::open(scene.world.options(lost.provider), &lost.path);
+    let bob = Party {
+        client: client.await.unwrap(),
+        ..lost
+    };
+    // Whoever adds him does so with KeyPackages whose keys he has.
+    let fresh = alice.client.create_group().await.unwrap();
+    alice
+        .client
+        .add_user(&fresh, bob.client.user_id())
+        .await
+        .unwrap();
+    alice.client.send(&group, "lost").await.unwrap();
+    friend.client.send(&connection, "lost too").await.unwrap();
+    let events = received(&bob).await;
+    assert_eq!(events[0], Event::StateLost, "{events:?}");
+    assert_eq!(rejoined(&events), 2, "{events:?}");
+    let joined = |event: &Event| matches!(event, Event::Joined { group, .. } if *group == fresh);
+    assert!(events.iter().any(joined), "{events:?}");
+    assert!(!refilled(&events).is_empty());
+    let of = bob.client.connections().await.unwrap();
+    assert_eq!(of.len(), 2, "{of:?}");
+    let with_friend = of
+        .iter()
+        .find(|c| c.peer == *friend.client.user_id())
+        .unwrap();
+    assert_eq!(with_friend.group.as_ref(), Some(&connection));
+    assert_eq!(with_friend.state, ConnectionState::Connected);
+    talk(&alice, &bob, &group).await;
+    talk(&friend, &bob, &connection).await;
+    assert_eq!(bob.client.groups().await.unwrap().len(), 2);
+    // Once.
+    let bob = scene.restart(bob).await;
+    assert!(!received(&bob).await.contains(&Event::StateLost));
+}
+
+#[tokio::test]
+async fn the_key_is_that_of_one_client() {
+    let scene = Scene::new();
+    let alice = scene.party("a.example", "alice").await;
+    let Party { client, path, .. } = alice;
+    let key = path.with_extension("key");
+    assert!(key.exists());
+    drop(client);
+    // Where only the file with the key is lost, it is written again.
+    std::fs::remove_file(&key).unwrap();
+    let options = || scene.world.options("a.example");
+    drop(Client::open(options(), &path).await.unwrap());
+    assert!(key.exists());
+    std::fs::remove_file(&path).unwrap();
+    let mallory = crate::scene::user_id("a.example", "mallory");
+    let other = Client::register(options(), &path, &mallory, "phone").await;
+    assert!(matches!(other, Err(Error::OtherClient(_))));
+    // To register again is to be back, too.
+    let user = crate::scene::user_id("a.example", "alice");
+    let client = Client::register(options(), &path, &user, "phone")
+        .await
+        .unwrap();
+    let events = client.receive(Duration::from_millis(20)).await.unwrap();
+    assert!(events.contains(&Event::StateLost));
+    client.delete_account().await.unwrap();
+    assert!(!key.exists());
 }
