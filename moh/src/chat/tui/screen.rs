@@ -4,7 +4,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::editor::Editor;
 use crate::chat::command::{COMMANDS, Command, parse};
-use crate::chat::model::{Link, Model, Number, Report, Row};
+use crate::chat::model::{Model, Number, Report, Row};
 use crate::chat::names::{short, users_of};
 
 /// The state of the screen.
@@ -88,7 +88,6 @@ impl Screen {
                     self.status = Some(Status::Good(text));
                 }
                 Report::Listing { title, rows } => self.show(title, rows),
-                Report::Link(Link::Online) => self.forget_status(),
                 Report::Line(number, _) if model.open == Some(number) && self.scroll > 0 => {
                     // What is being read stays where it is, about.
                     self.scroll += 1;
@@ -96,12 +95,6 @@ impl Screen {
                 Report::Line(..) | Report::Link(_) | Report::Conversation(_) | Report::Sent(..) => {
                 }
             }
-        }
-    }
-
-    fn forget_status(&mut self) {
-        if matches!(self.status, Some(Status::Good(_))) {
-            self.status = None;
         }
     }
 
