@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use moh_client::{Client, ConnectOptions, Error, NewDevice};
+use moh_client::{Client, ConnectOptions, DeviceRequest, Error, NewDevice};
 use moh_messages::client_api::ClientAuthorization;
-use moh_messages::{ClientId, DsErrorCode, Message as _, UserId};
+use moh_messages::{ClientId, DsErrorCode, Signature, UserId};
 
 use super::names::{short, short_client};
 
@@ -146,7 +146,7 @@ async fn register(
     let Some(answer) = asks.ask(&question).await else {
         return Err(refused.into());
     };
-    match read_authorization(&answer) {
+    match read_authorization(&answer, new.request()) {
         Some(authorization) => Ok(new.register(authorization).await?),
         None => {
             drop(new);
@@ -172,12 +172,67 @@ pub(crate) fn read_code(code: &str) -> Option<(String, Vec<u8>)> {
     Some((device.to_owned(), hex::decode(key).ok()?))
 }
 
-/// What a new device is to be given.
+/// What a new device is to be given: what it does not know itself.
 pub(crate) fn show_authorization(authorization: &ClientAuthorization) -> String {
-    hex::encode(authorization.encode())
+    let device = authorization.authorizer.device();
+    let signature = hex::encode(authorization.signature.as_slice());
+    format!("{device}:{}:{signature}", authorization.not_after)
 }
 
-fn read_authorization(text: &str) -> Option<ClientAuthorization> {
-    let bytes = hex::decode(text.trim()).ok()?;
-    ClientAuthorization::decode(&bytes).ok()
+/// The authorization of the device that asks. It may be copied from a screen, over several rows
+/// with something between them.
+fn read_authorization(text: &str, request: DeviceRequest) -> Option<ClientAuthorization> {
+    let is_part = |c: &char| c.is_ascii_alphanumeric() || ":._~-".contains(*c);
+    let text: String = text.chars().filter(is_part).collect();
+    let mut parts = text.splitn(3, ':');
+    let device = parts.next()?;
+    let not_after = parts.next()?.parse().ok()?;
+    let signature = Signature::new(hex::decode(parts.next()?).ok()?).ok()?;
+    Some(ClientAuthorization {
+        authorizer: ClientId::new(&request.client.user_id(), device).ok()?,
+        client: request.client,
+        scheme: request.scheme,
+        signature_key: request.signature_key,
+        not_after,
+        signature,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use moh_messages::{PublicKey, SignatureScheme};
+
+    #[test]
+    fn what_lets_a_device_in_can_be_copied_from_a_screen() {
+        let phone: ClientId = "mimi://a.example/d/alice/phone".parse().unwrap();
+        let client: ClientId = "mimi://a.example/d/alice/my-laptop".parse().unwrap();
+        let code = show_code(&client, &[1; 32]);
+        let (device, key) = read_code(&format!(" {code}\n")).unwrap();
+        assert_eq!((device.as_str(), key), ("my-laptop", vec![1; 32]));
+        let request = DeviceRequest {
+            client: client.clone(),
+            scheme: SignatureScheme::ED25519,
+            signature_key: PublicKey::new(vec![1; 32]).unwrap(),
+        };
+        let authorization = ClientAuthorization {
+            authorizer: phone,
+            client,
+            scheme: request.scheme,
+            signature_key: request.signature_key.clone(),
+            not_after: 1_795_467_909_000,
+            signature: Signature::new(vec![2; 64]).unwrap(),
+        };
+        let text = show_authorization(&authorization);
+        let (one, two) = text.split_at(40);
+        let copied = format!("│ {one}  │\n│ {two} │\n");
+        assert_eq!(
+            read_authorization(&copied, request.clone()),
+            Some(authorization)
+        );
+        // An invitation code is none.
+        for code in ["", "7F3K-9QXW", "a:b:c", "a:1:zz"] {
+            assert_eq!(read_authorization(code, request.clone()), None, "{code}");
+        }
+    }
 }

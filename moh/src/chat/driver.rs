@@ -4,7 +4,7 @@ mod calls;
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use moh_client::{Client, Clock, Event, Random};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
@@ -91,7 +91,7 @@ impl<C: Clock, R: Random> Driver<C, R> {
                 let _ = taken.send(());
                 Ok(reports)
             }
-            Message::Broken(error) => Err(error.into()),
+            Message::Broken(error) => Err(anyhow!(calls::words(&error))),
         }
     }
 

@@ -64,8 +64,13 @@ impl Taken {
     fn take() -> Result<Self> {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            give_back();
-            before(panic);
+            // What another thread does, the chat outlives.
+            if std::thread::current().name() == Some("main") {
+                give_back();
+                before(panic);
+            } else {
+                tracing::error!(%panic, "a task broke off");
+            }
         }));
         enable_raw_mode()?;
         execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste)

@@ -24,8 +24,9 @@ async fn two_people_of_two_providers_connect_and_talk() {
     bob.until("request alice@a.example").await;
     let people = bob.does("/people").await;
     assert!(people.contains(&"person alice@a.example asks".to_owned()));
-    bob.does("/accept").await;
-    bob.until("message 1 alice@a.example/terminal ").await;
+    bob.types("/accept").await;
+    bob.until_all(&["message 1 alice@a.example/terminal ", "ok "])
+        .await;
     alice.until("connected 1 bob@b.example").await;
 
     bob.writes("Hello Alice: \\o/ 日本 👋").await;
@@ -150,10 +151,13 @@ async fn a_connection_can_be_declined_ended_and_blocked() {
     bob.until("request alice@a.example").await;
     bob.does("/decline").await;
     assert_eq!(bob.fails("/accept").await, "nobody asks");
+    alice.types("are you there?").await;
+    alice.until("disconnected bob@b.example ").await;
 
     // Bob may ask himself, though.
     bob.does("/connect alice@a.example").await;
-    alice.until("connected 1 bob@b.example").await;
+    alice.until("request bob@b.example").await;
+    alice.does("/accept").await;
     bob.until("connected ").await;
     bob.does("/disconnect alice").await;
     alice.until("disconnected bob@b.example ").await;

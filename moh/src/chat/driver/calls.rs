@@ -177,6 +177,10 @@ pub(crate) fn words(error: &Error) -> String {
         Error::Leaving(_) => "you are leaving this group, or are being removed".to_owned(),
         Error::UnknownGroup(_) => "you are not in this group any more".to_owned(),
         Error::WrongAuthorization => "this is not what a new device of yours shows".to_owned(),
+        Error::AccountDeleted => "this device, or the account, was deleted".to_owned(),
+        Error::Refused { by, error } if error.code == DsErrorCode::UNAUTHENTICATED => {
+            format!("{by} does not know this device (any more): {error}")
+        }
         Error::Refused { by, error } if error.code == DsErrorCode::RATE_LIMITED => {
             format!("{by} says that this is too much at once; try again later")
         }

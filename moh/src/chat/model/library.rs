@@ -168,7 +168,11 @@ impl Model {
         content: &[u8],
         received_at: u64,
     ) -> Vec<Effect> {
+        let is_new = self.number_of(group).is_none();
         let (number, mut effects) = self.ensure(group);
+        if is_new {
+            effects.push(Effect::Report(Report::Conversation(number)));
+        }
         let content = Content::decode(content);
         let text = match content.body {
             Body::Text(text) => text,

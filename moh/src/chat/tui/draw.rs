@@ -229,16 +229,27 @@ impl Drawing<'_> {
     /// For somebody who has just come.
     fn welcome(&self, frame: &mut Frame<'_>, area: Rect) {
         let me = short(&self.model.me.user_id());
-        let lines = [
-            format!("You are {me}."),
-            String::new(),
-            "To talk with somebody, ask them to connect:".to_owned(),
-            "  /connect bob@b.example".to_owned(),
-            "They will see that, and can /accept it.".to_owned(),
-            String::new(),
-            "To see your conversations: /groups. To open one: /open 1".to_owned(),
-            "F1 shows all commands and keys.".to_owned(),
-        ];
+        let mut lines = vec![format!("You are {me}."), String::new()];
+        for (user, person) in &self.model.people {
+            if *person == Person::Asks {
+                let user = short(user);
+                lines.push(format!("{user} asks to connect:"));
+                lines.push(format!("  /accept {user}"));
+                lines.push(format!("  /decline {user}"));
+                lines.push(String::new());
+            }
+        }
+        lines.extend(
+            [
+                "To talk with somebody, ask them to connect:",
+                "  /connect USER@PROVIDER",
+                "They will see that, and can /accept it.",
+                "",
+                "To see your conversations: /groups. To open one: /open 1",
+                "F1 shows all commands and keys.",
+            ]
+            .map(str::to_owned),
+        );
         let room = usize::from(area.width.saturating_sub(4));
         let rows: Vec<Text<'_>> = lines
             .iter()

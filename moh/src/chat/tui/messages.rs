@@ -127,7 +127,10 @@ impl View<'_> {
                 } else {
                     names.of(sender)
                 };
-                let style = self.styles.name(sender.user_id().as_str());
+                let style = match sending {
+                    None => self.styles.name(sender.user_id().as_str()),
+                    Some(_) => self.styles.strong(),
+                };
                 let lead = vec![
                     Span::styled(at, quiet),
                     Span::styled(pad_left(&name, names.column), style),

@@ -3,7 +3,7 @@
 use ratatui::style::{Color, Modifier, Style};
 
 /// Colours that can be read on light and on dark, for the names of people.
-const NAMES: [Color; 4] = [Color::Cyan, Color::Magenta, Color::Green, Color::Blue];
+const NAMES: [Color; 3] = [Color::Cyan, Color::Magenta, Color::Green];
 
 /// Styles, with colours or without.
 #[derive(Clone, Copy, Debug)]

@@ -255,7 +255,6 @@ fn colours_fit_light_and_dark_and_can_be_left_out() {
         Color::Cyan,
         Color::Magenta,
         Color::Green,
-        Color::Blue,
         Color::Red,
     ];
     assert!(
