@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::history::History;
 use super::model::{Effect, Input, Model, Number, Report, Write};
 
-/// How long to wait before a message is sent again, at most, in seconds.
+/// How long to wait before something is tried again, at most, in seconds.
 const MAX_PAUSE_S: u64 = 60;
 
 /// Something for the driver.
@@ -174,7 +174,10 @@ impl<C: Clock, R: Random> Driver<C, R> {
                         let _ = to.send(Message::Input(Input::Sent { number, id, result }));
                     });
                 }
-                Effect::TryLater { number, failures } => self.try_later(number, failures),
+                Effect::TryLater { number, failures } => {
+                    self.later(failures, Input::TryAgain(number));
+                }
+                Effect::TakeAlongLater { failures } => self.later(failures, Input::TakeAlong),
                 Effect::Report(report) => reports.push(report),
                 Effect::Quit => self.is_over = true,
             }
@@ -182,7 +185,8 @@ impl<C: Clock, R: Random> Driver<C, R> {
         Ok(reports)
     }
 
-    fn try_later(&self, number: Number, failures: u32) {
+    /// Says something after a while, which grows with the failures.
+    fn later(&self, failures: u32, input: Input) {
         let max_ms = 1000 * (1_u64 << failures.min(10)).min(MAX_PAUSE_S);
         let mut bytes = [0; 8];
         self.random.fill(&mut bytes);
@@ -190,7 +194,7 @@ impl<C: Clock, R: Random> Driver<C, R> {
         let to = self.to.clone();
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            let _ = to.send(Message::Input(Input::TryAgain(number)));
+            let _ = to.send(Message::Input(input));
         });
     }
 }

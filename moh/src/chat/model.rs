@@ -47,6 +47,8 @@ pub(crate) enum Input {
     },
     /// A message that could not be sent may be tried again.
     TryAgain(Number),
+    /// There may be devices of one's own that are not in all groups yet.
+    TakeAlong,
     /// The connection to the provider is there, or not.
     Link(Link),
     /// Earlier lines of a conversation were read from the history.
@@ -86,6 +88,10 @@ pub(crate) enum Effect {
     /// To say [`Input::TryAgain`] after a while.
     TryLater {
         number: Number,
+        failures: u32,
+    },
+    /// To say [`Input::TakeAlong`] after a while.
+    TakeAlongLater {
         failures: u32,
     },
     /// To be shown.
@@ -155,11 +161,8 @@ pub(crate) enum Call {
     /// To let a new device in, by the code that it shows.
     Authorize(String),
     DeleteDevice(ClientId),
-    /// To put a new device of one's own into a group.
-    AddDevice {
-        group: GroupId,
-        device: ClientId,
-    },
+    /// To put all devices of one's own into all groups.
+    TakeAlong,
 }
 
 /// What the library answered.
@@ -183,6 +186,11 @@ pub(crate) enum Answer {
     },
     Blocked(Vec<Target>),
     Devices(Vec<Row>),
+    /// Whether some were added, and whether some could not be yet.
+    TakenAlong {
+        added: bool,
+        missing: bool,
+    },
     /// What the new device has to be given.
     Authorization(String),
 }
@@ -239,6 +247,8 @@ pub(crate) struct Model {
     next_call: u64,
     next_number: Number,
     next_id: i64,
+    /// How often in a row a device of one's own could not be added.
+    take_failures: u32,
     /// No other run of any chat has this: the beginning of the ids of messages.
     run: String,
 }
@@ -256,7 +266,7 @@ impl Call {
     fn is_silent(&self) -> bool {
         matches!(
             self,
-            Self::Members { .. } | Self::AddDevice { .. } | Self::Blocked | Self::Refill
+            Self::Members { .. } | Self::TakeAlong | Self::Blocked | Self::Refill
         )
     }
 }
@@ -276,6 +286,7 @@ impl Model {
             calls: BTreeMap::new(),
             next_call: 0,
             next_id: kept.next_id,
+            take_failures: 0,
             run,
         }
     }
@@ -286,6 +297,7 @@ impl Model {
             self.call(Call::Standing),
             self.call(Call::Blocked),
             self.call(Call::Refill),
+            self.call(Call::TakeAlong),
         ];
         let numbers: Vec<_> = self.conversations.iter().map(|c| c.number).collect();
         for number in numbers {
@@ -306,6 +318,7 @@ impl Model {
             },
             Input::Sent { number, id, result } => self.sent(number, id, result),
             Input::TryAgain(number) => self.try_again(number),
+            Input::TakeAlong => vec![self.call(Call::TakeAlong)],
             Input::Link(link) => self.linked(link),
             Input::Older {
                 number,

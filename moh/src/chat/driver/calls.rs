@@ -42,10 +42,7 @@ async fn ask(client: &Client, what: Call) -> Result<Answer, Error> {
         Call::Devices => devices(client).await,
         Call::Authorize(code) => authorize(client, &code),
         Call::DeleteDevice(device) => client.delete_device(&device).await.map(|()| Answer::Done),
-        Call::AddDevice { group, device } => {
-            client.add_device(&group, &device).await?;
-            Ok(Answer::Done)
-        }
+        Call::TakeAlong => take_along(client).await,
     }
 }
 
@@ -125,6 +122,33 @@ async fn blocked(client: &Client) -> Result<Answer, Error> {
             BlockTarget::Provider(provider) => Target::Provider(provider),
         });
     Ok(Answer::Blocked(blocked.collect()))
+}
+
+/// Puts all devices of this user into all groups that this one is in.
+async fn take_along(client: &Client) -> Result<Answer, Error> {
+    let devices = client.devices().await?;
+    let mut groups = client.groups().await?;
+    for connection in client.connections().await? {
+        if connection.state == ConnectionState::Connected {
+            groups.extend(connection.group);
+        }
+    }
+    let (mut added, mut missing) = (false, false);
+    for group in groups {
+        let members = client.members(&group).await?;
+        let lacks = |device: &&ClientId| !members.contains(device);
+        for device in devices.iter().map(|device| &device.client).filter(lacks) {
+            match client.add_device(&group, device).await {
+                Ok(_) => added = true,
+                Err(Error::AlreadyMember(_)) => {}
+                Err(error) => {
+                    tracing::info!(%error, "{device} is not added yet");
+                    missing |= error.is_temporary();
+                }
+            }
+        }
+    }
+    Ok(Answer::TakenAlong { added, missing })
 }
 
 async fn devices(client: &Client) -> Result<Answer, Error> {

@@ -1,10 +1,13 @@
 //! What follows from what the library answered.
 
-use moh_messages::{ClientId, GroupId, UserId};
+use moh_messages::{GroupId, UserId};
 
 use super::conversation::Standing;
 use super::{Answer, Call, Effect, Model, Number, Person, Report, Row, Write, done, error};
 use crate::chat::names::{Target, enumerate, short};
+
+/// How often it is tried to add a device of one's own, until the next start.
+const MAX_TAKE_FAILURES: u32 = 10;
 
 impl Model {
     pub(super) fn answered(
@@ -15,6 +18,8 @@ impl Model {
     ) -> Vec<Effect> {
         let answer = match result {
             Ok(answer) => answer,
+            // Without a connection, say.
+            Err(_) if what == Call::TakeAlong => return self.taken_along(false, true),
             Err(text) => return failed(&what, &text),
         };
         match (what, answer) {
@@ -66,6 +71,9 @@ impl Model {
             (Call::Blocked, Answer::Blocked(blocked)) => {
                 self.blocked = Some(blocked);
                 Vec::new()
+            }
+            (Call::TakeAlong, Answer::TakenAlong { added, missing }) => {
+                self.taken_along(added, missing)
             }
             (Call::Devices, Answer::Devices(rows)) => listing("your devices", rows),
             (Call::Authorize(_), Answer::Authorization(code)) => {
@@ -293,18 +301,19 @@ impl Model {
         effects
     }
 
-    /// A new device of this user comes into all groups that this device is in.
-    pub(super) fn take_along(&mut self, device: &ClientId) -> Vec<Effect> {
-        let is_in = |c: &&super::Conversation| c.standing == Standing::In;
-        let groups: Vec<_> = self.conversations.iter().filter(is_in).collect();
-        let groups: Vec<_> = groups.iter().map(|c| c.group.clone()).collect();
-        groups
-            .into_iter()
-            .map(|group| {
-                let device = device.clone();
-                self.call(Call::AddDevice { group, device })
-            })
-            .collect()
+    /// A new device has no KeyPackages in its first moments, and may lack them later too.
+    fn taken_along(&mut self, added: bool, missing: bool) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if added {
+            let numbers: Vec<_> = self.conversations.iter().map(|c| c.number).collect();
+            effects.extend(numbers.into_iter().filter_map(|n| self.ask_members(n)));
+        }
+        self.take_failures = if missing { self.take_failures + 1 } else { 0 };
+        if missing && self.take_failures <= MAX_TAKE_FAILURES {
+            let failures = self.take_failures;
+            effects.push(Effect::TakeAlongLater { failures });
+        }
+        effects
     }
 }
 

@@ -4,7 +4,7 @@ use moh_client::{Event, Operation, Outcome};
 use moh_messages::{ClientId, GroupId, UserId};
 
 use super::conversation::{LineBody, Standing};
-use super::{Effect, Model, Number, Person, Report, Write};
+use super::{Call, Effect, Model, Number, Person, Report, Write};
 use crate::chat::content::{Body, Content};
 use crate::chat::names::{enumerate, short, short_client, users_of};
 
@@ -114,16 +114,18 @@ impl Model {
             ))],
             Event::DevicesChanged { client, added } => {
                 let device = client.device();
-                let (text, mut effects) = if added {
-                    let text = format!(
-                        "you have a new device, {device}; if you do not know it: /unlink {device}"
-                    );
-                    (text, self.take_along(&client))
-                } else {
-                    (format!("your device {device} was deleted"), Vec::new())
-                };
-                effects.push(Effect::Report(Report::Note(text)));
-                effects
+                if !added {
+                    let text = format!("your device {device} was deleted");
+                    return vec![Effect::Report(Report::Note(text))];
+                }
+                self.take_failures = 0;
+                let text = format!(
+                    "you have a new device, {device}; if you do not know it: /unlink {device}"
+                );
+                vec![
+                    Effect::Report(Report::Note(text)),
+                    self.call(Call::TakeAlong),
+                ]
             }
             _ => Vec::new(),
         }

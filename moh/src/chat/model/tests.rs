@@ -59,6 +59,11 @@ impl Chat {
             |call| *call == Call::Blocked,
             Ok(Answer::Blocked(Vec::new())),
         );
+        let taken = Answer::TakenAlong {
+            added: false,
+            missing: false,
+        };
+        chat.answer_call(|call| *call == Call::TakeAlong, Ok(taken));
         chat.answer_call(|call| *call == Call::Refill, Ok(Answer::Done));
         chat.input(Input::Link(Link::Online));
         chat.effects

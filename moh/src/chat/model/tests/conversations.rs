@@ -241,16 +241,33 @@ fn what_is_for_groups_is_not_done_between_two() {
 }
 
 #[test]
-fn a_new_device_is_taken_along_into_all_groups() {
+fn a_new_device_is_taken_along_as_soon_as_it_can_be() {
     let mut chat = Chat::with_group();
-    let device = client("alice@a.example/pc");
     chat.event(Event::DevicesChanged {
-        client: device.clone(),
+        client: client("alice@a.example/pc"),
         added: true,
     });
-    let call = chat.answer(Err("it is there already".to_owned()));
-    let group = group(1);
-    assert_eq!(call, Call::AddDevice { group, device });
     let said = chat.said();
     assert!(said[0].starts_with("note you have a new device, pc") && said.len() == 1);
+    for failures in 1..=10 {
+        let call = chat.answer(Err("no route".to_owned()));
+        assert_eq!(call, Call::TakeAlong);
+        assert!(chat.effects.contains(&Effect::TakeAlongLater { failures }));
+        chat.effects.clear();
+        chat.input(Input::TakeAlong);
+    }
+    // Not for ever.
+    chat.answer(Ok(Answer::TakenAlong {
+        added: true,
+        missing: true,
+    }));
+    let members = ["alice@a.example/phone", "alice@a.example/pc"];
+    chat.members(1, &members);
+    assert_eq!(chat.model.conversation(1).unwrap().members.len(), 2);
+    assert_eq!(chat.effects, []);
+    chat.event(Event::DevicesChanged {
+        client: client("alice@a.example/pc"),
+        added: false,
+    });
+    assert_eq!(chat.said(), ["note your device pc was deleted"]);
 }
