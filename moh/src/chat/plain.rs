@@ -15,7 +15,8 @@
 //! connected N USER | disconnected USER REASON
 //! message N USER/DEVICE TIME TEXT      somebody wrote
 //! event N TEXT                         something happened in a conversation
-//! sent N TEXT | failed N TEXT          what became of a message
+//! sending N TEXT                       a message is kept, and goes out until it is known that
+//! sent N TEXT | failed N TEXT          it was sent, or refused
 //! note TEXT                            good to know
 //! ok TEXT                              a command was carried out
 //! error: TEXT                          a command was not carried out, or a message not sent
@@ -176,8 +177,9 @@ pub(crate) fn lines(model: &Model, report: &Report) -> Vec<String> {
             LineBody::Event(text) => format!("event {number} {}", reversible(text)),
             LineBody::Said {
                 sending: Some(Sending::UnderWay),
+                text,
                 ..
-            } => return Vec::new(),
+            } => format!("sending {number} {}", reversible(text)),
             LineBody::Said { sender, text, .. } => format!(
                 "message {number} {} {} {}",
                 short_client(sender),

@@ -82,6 +82,13 @@ impl Person {
         self.state.path()
     }
 
+    /// When the library has written to its database last.
+    pub(crate) fn written_at(&self) -> std::time::SystemTime {
+        let folder = self.state.path().join(&self.name);
+        let log = folder.join(format!("{}.db-wal", self.device));
+        std::fs::metadata(log).unwrap().modified().unwrap()
+    }
+
     fn chat(&mut self) -> &mut Chat {
         self.chat.as_mut().unwrap()
     }

@@ -122,13 +122,14 @@ impl Chat {
             .collect()
     }
 
-    /// What is to be shown, as in plain text, once.
+    /// What is to be shown, as in plain text, once; without what begins to be sent.
     fn shown(&mut self) -> Vec<String> {
         let mut shown = Vec::new();
         let model = &self.model;
         self.effects.retain(|effect| match effect {
             Effect::Report(report) => {
-                shown.extend(crate::chat::plain::lines(model, report));
+                let lines = crate::chat::plain::lines(model, report).into_iter();
+                shown.extend(lines.filter(|line| !line.starts_with("sending ")));
                 false
             }
             _ => true,
