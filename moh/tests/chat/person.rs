@@ -82,11 +82,22 @@ impl Person {
         self.state.path()
     }
 
-    /// When the library has written to its database last.
-    pub(crate) fn written_at(&self) -> std::time::SystemTime {
+    /// Whether the library has a request that has no answer yet, by a copy of its database. A copy
+    /// that was made during a write may be of no use.
+    pub(crate) fn has_pending(&self) -> bool {
         let folder = self.state.path().join(&self.name);
-        let log = folder.join(format!("{}.db-wal", self.device));
-        std::fs::metadata(log).unwrap().modified().unwrap()
+        let copies = tempfile::tempdir().unwrap();
+        for end in ["db", "db-wal"] {
+            let name = format!("{}.{end}", self.device);
+            std::fs::copy(folder.join(&name), copies.path().join(&name)).unwrap();
+        }
+        let copy = copies.path().join(format!("{}.db", self.device));
+        let count = rusqlite::Connection::open(copy).and_then(|conn| {
+            conn.query_row("SELECT count(*) FROM pending", [], |row| {
+                row.get::<_, i64>(0)
+            })
+        });
+        count.is_ok_and(|count| count > 0)
     }
 
     fn chat(&mut self) -> &mut Chat {
