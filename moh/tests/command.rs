@@ -91,11 +91,12 @@ const CARRIED_OUT: [&str; 15] = [
 ];
 
 /// What had to be refused: the request, and the code.
-const REFUSED: [(&str, u64); 14] = [
+const REFUSED: [(&str, u64); 15] = [
     ("remove_users", 6),
     ("send_message", 7),
     ("update_client", 10),
     ("external_commit_info", 7),
+    ("read_queue", 5),
     ("send_message", 11),
     ("welcome_info", 19),
     ("external_commit_info", 7),
@@ -149,6 +150,8 @@ fn the_demonstration_in_json_goes_through_every_operation_and_through_refusals()
     }
     for (endpoint, operation) in [
         ("/group_key_packages", "group_key_packages"),
+        ("/connection_key_packages", "connection_key_packages"),
+        ("/connection_request", "connection_request"),
         ("/verification_key", "verification_key"),
         ("/deliver_message", "deliver_message"),
     ] {

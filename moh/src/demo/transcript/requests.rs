@@ -20,6 +20,10 @@ const ALWAYS: [&str; 6] = [
     "list_clients",
 ];
 
+/// How wide a line is, and where it says what came of a request, unless that is long.
+const COLUMNS: usize = 100;
+const RESULT_COLUMN: usize = 66;
+
 /// All requests taken together.
 #[derive(Default)]
 pub(super) struct Counted {
@@ -71,27 +75,26 @@ impl Transcript {
             self.counted.left_out += 1;
             return;
         }
-        let result = match (&*event.result, expected) {
-            ("ok", _) => self.paint(GREEN, &format!("{:<21}", "ok")),
-            (refused, _) => {
+        let (colour, result) = match &*event.result {
+            "ok" => (GREEN, "ok".to_owned()),
+            refused => {
                 let colour = if expected { YELLOW } else { RED };
-                self.paint(
-                    colour,
-                    &format!("{:<21}", format!("{} {refused}", event.status)),
-                )
+                (colour, format!("{} {refused}", event.status))
             }
         };
-        let micros = event.duration_us;
-        let numbers = format!(
-            "{:>6} {:>4}.{} ms",
-            size(event.request_bytes),
-            micros / 1000,
-            micros % 1000 / 100
-        );
-        let numbers = self.paint(DIM, &numbers);
+        let took = match event.duration_us / 1000 {
+            0 => "<1 ms".to_owned(),
+            ms => format!("{ms} ms"),
+        };
+        let numbers = format!(" {:>6} {took:>5}", size(event.request_bytes));
+        let left = format!("    {route:<35} {}", event.operation);
+        let right = result.chars().count() + numbers.chars().count();
+        let space = COLUMNS.saturating_sub(right).min(RESULT_COLUMN);
         self.line(&format!(
-            "    {route:<38} {:<23} {result}{numbers}",
-            event.operation
+            "{left:<space$}{}{}{}",
+            self.paint(colour, &result),
+            " ".repeat(COLUMNS.saturating_sub(space + right)),
+            self.paint(DIM, &numbers)
         ));
     }
 
@@ -136,7 +139,7 @@ impl Transcript {
         let from = event.from.as_deref().unwrap_or("");
         if event.endpoint == "/client" {
             let Ok(device) = from.parse::<ClientId>() else {
-                return format!("{from} → {to}");
+                return format!("(nobody known) → {to}");
             };
             let route = format!("{} → {to}", short(&device));
             if event.operation == "forward" {
