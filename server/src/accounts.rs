@@ -11,6 +11,9 @@ use crate::crypto;
 use crate::error::Refusal;
 use crate::node::Node;
 
+/// The most clients of a user, whatever the limit says (section 12 of the protocol).
+const MAX_CLIENTS: u32 = 32;
+
 impl Node {
     /// Registers a client, whose request is signed by the key that it brings. The first client
     /// of a user makes the user; a further one needs the word of another.
@@ -73,7 +76,8 @@ impl Node {
                 return Err(Refusal::Unauthorized(what));
             }
         };
-        if count >= self.limits().max_clients_per_user {
+        // An answer with their KeyPackages holds not more.
+        if count >= self.limits().max_clients_per_user.min(MAX_CLIENTS) {
             return Err(Refusal::LimitExceeded("this user has too many clients"));
         }
         let (scheme, signature_key) = (*scheme, signature_key.clone());

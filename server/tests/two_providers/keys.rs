@@ -1,41 +1,17 @@
 //! Keys that change while messages flow.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use moh_messages::{
     DsErrorCode, DsResponse, DsResponseBody, Endpoint, KeyPackageResponse, Message,
 };
+use moh_server::Limits;
 use moh_server::clock::{DAY_MS, HOUR_MS, MINUTE_MS};
-use moh_server::{Environment, Limits};
 
 use crate::claims::for_group;
+use crate::clock::Clock;
 use crate::listen::{agree, hear_some, joined, say};
 use crate::world::{World, user_id};
-
-/// A clock that a test moves. It ends where the clock of the machine is, which openmls reads.
-struct Clock(AtomicU64);
-
-impl Clock {
-    fn start(before_now_ms: u64) -> Arc<Self> {
-        let now = Environment::system().now_ms();
-        Arc::new(Self(AtomicU64::new(now - before_now_ms)))
-    }
-
-    fn now(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    fn pass(&self, ms: u64) {
-        self.0.fetch_add(ms, Ordering::SeqCst);
-    }
-}
-
-impl moh_server::clock::Clock for Clock {
-    fn now_ms(&self) -> u64 {
-        self.now()
-    }
-}
 
 async fn world(clock: &Arc<Clock>) -> World {
     let clock: Arc<Clock> = Arc::clone(clock);

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod accounts;
 mod claims;
+mod clock;
 mod concurrency;
 mod connections;
 mod deliveries;
