@@ -305,6 +305,7 @@ impl Client {
         let kinds = [(last_resort(false), 1), (last_resort(true), 1)];
         self.upload(&kinds, true).await?;
         let connections = self.connections_at_provider().await?;
+        let now_ms = self.api().now_ms();
         self.store()
             .run(move |tx| {
                 for connection in connections {
@@ -318,7 +319,7 @@ impl Client {
                 }
                 tx.set_key_packages_wanted(KEY_PACKAGES_AFTER_LOSS)?;
                 tx.insert_event(&Event::StateLost)?;
-                Ok::<_, Error>(tx.set_not_new()?)
+                Ok::<_, Error>(tx.set_not_new(now_ms)?)
             })
             .await
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use moh_messages::{
     DsErrorCode, DsRequestBody, DsResponseBody, Endpoint, ExternalCommitInfo, GroupId, GroupUpdate,
-    HandshakeBytes, ProviderName, TreeBytes,
+    HandshakeBytes, ProviderName, TreeBytes, extension_type,
 };
 use openmls::group::{CommitMessageBundle, MlsGroup};
 use openmls::messages::group_info::VerifiableGroupInfo;
@@ -279,8 +279,16 @@ impl Client {
         }
         let tree = RatchetTreeIn::tls_deserialize_exact_bytes(state.tree.as_slice())
             .map_err(|error| bad_answer(&owner, &error.to_string()))?;
+        let shown = mls::group_type(group_info.group_context().extensions());
+        if tx
+            .group_type(&group)?
+            .is_some_and(|known| Some(known) != shown)
+        {
+            return Err(bad_answer(&owner, "a group of another kind"));
+        }
         let replaces = self.has_leaf(&group, &owner, &tree)?;
-        if state.only_again && !replaces {
+        // Who was only asked to be connected, and said nothing, is no member: anybody may ask.
+        if state.only_again && (!replaces || self.was_only_asked(&tree)) {
             return Err(Error::NotMember(api.client.to_string()));
         }
         tx.drop_staged(&group)?;
@@ -352,6 +360,15 @@ impl Client {
             }
         }
         Ok(found)
+    }
+
+    /// Whether this client's leaf is that of a KeyPackage for connection groups.
+    fn was_only_asked(&self, tree: &RatchetTreeIn) -> bool {
+        let marker = extension_type::CONNECTION_KEY_PACKAGE;
+        let own = self.api().signer.public();
+        tree.leaves()
+            .filter(|leaf| leaf.signature_key().as_slice() == own)
+            .any(|leaf| mls::has_extension(leaf, marker).unwrap_or(true))
     }
 
     fn commit_from_outside(

@@ -19,7 +19,7 @@ use openmls::prelude::{
 use openmls::treesync::LeafNodeSource;
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::OpenMlsProvider;
-use tls_codec::{DeserializeBytes, Serialize};
+use tls_codec::{DeserializeBytes, Serialize, VLBytes};
 
 use crate::error::Error;
 use crate::group::GroupOptions;
@@ -102,6 +102,35 @@ fn unknown(number: u16, content: &impl Message) -> Extension {
 /// The content of an extension of the protocol in a leaf.
 pub(crate) fn leaf_extension<T: Message>(leaf: &LeafNode, number: u16) -> Option<T> {
     T::decode(&leaf.extensions().unknown(number)?.0).ok()
+}
+
+/// Whether a LeafNode has an extension: openmls does not say so of one that it has not verified.
+/// None where it does not read as one.
+pub(crate) fn has_extension(leaf: &impl Serialize, number: u16) -> Option<bool> {
+    let bytes = leaf.tls_serialize_detached().ok()?;
+    let skip = |bytes| {
+        VLBytes::tls_deserialize_bytes(bytes)
+            .ok()
+            .map(|(_, rest)| rest)
+    };
+    // Two keys, and a credential with its type.
+    let rest = skip(skip(&bytes)?)?;
+    let mut rest = skip(rest.get(2..)?)?;
+    for _capabilities in 0..5 {
+        rest = skip(rest)?;
+    }
+    let (source, rest) = rest.split_first()?;
+    let rest = match source {
+        1 => rest.get(16..)?,
+        2 => rest,
+        _ => skip(rest)?,
+    };
+    let (extensions, _) = List::<moh_messages::Extension, 64>::tls_deserialize_bytes(rest).ok()?;
+    Some(
+        extensions
+            .iter()
+            .any(|extension| extension.extension_type == number),
+    )
 }
 
 /// What the own leaf of a group shows.

@@ -38,7 +38,10 @@ impl Client {
         if invitation.group_type != Some(GroupType::Connection) || !invitation.for_connections {
             return Err(out(Reason::Refused));
         }
-        if tx.owner(&group)?.is_some() || tx.is_connection_group(&group)? {
+        if tx.owner(&group)?.is_some()
+            || tx.is_connection_group(&group)?
+            || tx.pending(&group)?.is_some()
+        {
             return Err(out(Reason::AlreadyJoined));
         }
         let kept = KeptRequest {
@@ -71,7 +74,11 @@ impl Client {
                     tx.insert_ending(own)?;
                 }
                 let theirs = ConnectionRow::received(peer.clone(), request);
-                Ok(self.begin_to_accept(tx, theirs, TO_UPDATE | TO_CONSENT)?)
+                if self.begin_to_accept(tx, theirs, TO_UPDATE | TO_CONSENT)? {
+                    return Ok(());
+                }
+                // What is not there cannot stay.
+                Err(Left::Out(None, Reason::Refused))
             }
             Step::Asking | Step::Sent | Step::Accepting | Step::Connected => {
                 if row.step == Step::Sent {
@@ -123,27 +130,18 @@ impl Client {
         };
         match (changed.decision, row.step) {
             (ConnectionDecision::Consented, Step::Received) => {
-                Ok(self.begin_to_accept(tx, row, 0)?)
+                if !self.begin_to_accept(tx, row.clone(), 0)? {
+                    state::end(tx, row, DisconnectReason::Ended, now_ms)?;
+                }
+                Ok(())
             }
-            (ConnectionDecision::Declined, Step::Received) => {
-                state::let_go(tx, &row, now_ms)?;
-                let row = ConnectionRow {
-                    request: None,
-                    ..row
-                };
-                Ok(state::finish(tx, &row, DisconnectReason::Declined)?)
+            (ConnectionDecision::Declined, Step::Received | Step::Accepting) => {
+                Ok(state::end(tx, row, DisconnectReason::Declined, now_ms)?)
             }
             (
                 ConnectionDecision::Withdrawn,
                 Step::Asking | Step::Sent | Step::Received | Step::Accepting | Step::Connected,
-            ) => {
-                state::let_go(tx, &row, now_ms)?;
-                let row = ConnectionRow {
-                    request: None,
-                    ..row
-                };
-                Ok(state::finish(tx, &row, DisconnectReason::Withdrawn)?)
-            }
+            ) => Ok(state::end(tx, row, DisconnectReason::Withdrawn, now_ms)?),
             _ => Ok(()),
         }
     }

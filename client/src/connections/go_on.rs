@@ -62,7 +62,7 @@ impl Client {
             }
             Some(group) if error.is_temporary() => Err(unsettled(&group, error)),
             Some(_) if row.step == Step::Asking => {
-                self.give_up_asking(peer, false).await?;
+                self.give_up_asking(peer).await?;
                 Err(error)
             }
             _ => Err(error),
@@ -120,7 +120,7 @@ impl Client {
     }
 
     /// The peer cannot be asked: nothing of it is to remain.
-    async fn give_up_asking(&self, peer: &UserId, announce: bool) -> Result<(), Error> {
+    async fn give_up_asking(&self, peer: &UserId) -> Result<(), Error> {
         let (peer, now_ms) = (peer.clone(), self.api().now_ms());
         self.store()
             .run(move |tx| {
@@ -133,9 +133,6 @@ impl Client {
                 if let Some(group) = &row.group {
                     tx.insert_ending(group)?;
                 }
-                if announce {
-                    return Ok(state::finish(tx, &row, DisconnectReason::NotSent)?);
-                }
                 let ending = ConnectionRow::new(peer, Step::Ending, now_ms, None);
                 Ok::<_, Error>(tx.put_connection(&ending)?)
             })
@@ -144,23 +141,25 @@ impl Client {
         Ok(())
     }
 
-    /// What a peer asked is accepted: by `todo`, here, or on another device.
+    /// What a peer asked is accepted: by `todo`, here, or on another device. Whether there is a
+    /// group to be joined; if not, nothing has changed.
     pub(super) fn begin_to_accept(
         &self,
         tx: &Tx<'_>,
         mut row: ConnectionRow,
         todo: u8,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         row.step = Step::Accepting;
         row.todo = todo | TO_TELL;
         row.since_ms = self.api().now_ms();
         let Some(request) = &row.request else {
-            return Err(Error::NoRequest(row.peer));
+            return Ok(false);
         };
         if !self.join_by_request(tx, &request.item)? {
-            return Err(Error::NoRequest(row.peer));
+            return Ok(false);
         }
-        Ok(tx.put_connection(&row)?)
+        tx.put_connection(&row)?;
+        Ok(true)
     }
 
     async fn go_on_to_accept(&self, row: &ConnectionRow, group: &GroupId) -> Result<(), Error> {
@@ -315,10 +314,38 @@ impl Client {
             Err(error) if is_to_go_on(&error) => Err(error),
             Err(error) => {
                 tracing::debug!(%error, %peer, "no connection");
-                self.give_up_asking(peer, true).await
+                let is_over = self.give_up_peer(peer).await?;
+                if is_over { Ok(()) } else { Err(error) }
             }
             Ok(()) => Ok(()),
         }
+    }
+
+    /// What is yet to be done with a peer cannot be done. Whether that was the end of it.
+    async fn give_up_peer(&self, peer: &UserId) -> Result<bool, Error> {
+        let (peer, now_ms) = (peer.clone(), self.api().now_ms());
+        let is_over = self
+            .store()
+            .run(move |tx| {
+                let Some(row) = tx.connection(&peer)? else {
+                    return Ok(true);
+                };
+                match row.step {
+                    Step::Asking => state::end(tx, row, DisconnectReason::NotSent, now_ms)?,
+                    // The group is joined, and the provider does not want the connection.
+                    Step::Accepting if row.request.is_none() => {
+                        state::end(tx, row, DisconnectReason::Withdrawn, now_ms)?;
+                    }
+                    Step::Ending => tx.delete_connection(&peer)?,
+                    _ => return Ok::<_, Error>(false),
+                }
+                Ok(true)
+            })
+            .await?;
+        if is_over {
+            self.new_events().notify_one();
+        }
+        Ok(is_over)
     }
 
     /// Ends a connection group, of its own accord.

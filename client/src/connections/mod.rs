@@ -18,6 +18,7 @@ use moh_messages::{GroupId, ProviderName, UserId};
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::events::DisconnectReason;
 use crate::store::{ConnectionRow, Step, TO_CONSENT, TO_TELL, TO_UPDATE};
 
 pub(crate) use go_on::has_done;
@@ -98,17 +99,29 @@ impl Client {
 
     async fn accept_request(&self, peer: &UserId) -> Result<GroupId, Error> {
         let (this, user) = (self.clone(), peer.clone());
-        self.store()
+        let is_there = self
+            .store()
             .run(move |tx| {
-                let row = tx.connection(&user)?;
-                let row = row.ok_or_else(|| Error::NoRequest(user.clone()))?;
+                let Some(row) = tx.connection(&user)? else {
+                    return Ok(false);
+                };
                 match row.step {
-                    Step::Received => this.begin_to_accept(tx, row, TO_UPDATE | TO_CONSENT),
-                    Step::Accepting | Step::Connected => Ok(()),
-                    Step::Asking | Step::Sent | Step::Ending => Err(Error::NoRequest(user)),
+                    Step::Received => {
+                        let todo = TO_UPDATE | TO_CONSENT;
+                        let is_there = this.begin_to_accept(tx, row.clone(), todo)?;
+                        if !is_there {
+                            state::end(tx, row, DisconnectReason::Ended, this.api().now_ms())?;
+                        }
+                        Ok(is_there)
+                    }
+                    Step::Accepting | Step::Connected => Ok(true),
+                    Step::Asking | Step::Sent | Step::Ending => Ok::<_, Error>(false),
                 }
             })
             .await?;
+        if !is_there {
+            return Err(Error::NoRequest(peer.clone()));
+        }
         self.go_on(peer, None).await?;
         let row = self.connection(peer).await?;
         row.filter(|row| row.step == Step::Connected)

@@ -73,6 +73,21 @@ pub(super) fn finish(
     }
 }
 
+/// A connection is over for good, with all that belongs to it.
+pub(super) fn end(
+    tx: &Tx<'_>,
+    row: ConnectionRow,
+    reason: DisconnectReason,
+    now_ms: u64,
+) -> Result<(), Error> {
+    let_go(tx, &row, now_ms)?;
+    let row = ConnectionRow {
+        request: None,
+        ..row
+    };
+    Ok(finish(tx, &row, reason)?)
+}
+
 /// A peer asks to be connected.
 pub(super) fn receive(tx: &Tx<'_>, peer: &UserId, request: KeptRequest) -> Result<(), StoreError> {
     let row = ConnectionRow::received(peer.clone(), request);
@@ -158,8 +173,11 @@ impl Client {
         match (row.step, row.request.clone()) {
             // They have declined, and then asked themselves: that is what both want.
             (Step::Sent, Some(request)) => {
-                let theirs = ConnectionRow::received(row.peer, request);
-                self.begin_to_accept(tx, theirs, TO_UPDATE | TO_CONSENT)
+                let theirs = ConnectionRow::received(row.peer.clone(), request);
+                if self.begin_to_accept(tx, theirs, TO_UPDATE | TO_CONSENT)? {
+                    return Ok(());
+                }
+                end(tx, row, DisconnectReason::Declined, self.api().now_ms())
             }
             (Step::Sent, None) => Ok(finish(tx, &row, DisconnectReason::Declined)?),
             _ => Ok(finish(tx, &row, DisconnectReason::Ended)?),
@@ -197,11 +215,14 @@ fn tell_connected(tx: &Tx<'_>, row: ConnectionRow) -> Result<(), Error> {
 
 /// This client has joined a group: whether the application was told by that of a connection, or
 /// will be.
+///
+/// Where it has joined by itself, only a connection that its provider knows of counts.
 pub(crate) fn after_join(
     tx: &Tx<'_>,
     id: &GroupId,
     group: &MlsGroup,
     own: &UserId,
+    by_itself: bool,
     now_ms: u64,
 ) -> Result<bool, Error> {
     if mls::group_type(group.extensions()) != Some(GroupType::Connection) {
@@ -229,9 +250,10 @@ pub(crate) fn after_join(
         return Ok(false);
     };
     let known = tx.connection(&peer)?;
-    let is_free = known
-        .as_ref()
-        .is_none_or(|row| row.group.is_none() && row.step == Step::Connected);
+    let is_free = match known {
+        Some(row) => row.group.is_none() && row.step == Step::Connected,
+        None => !by_itself,
+    };
     if !is_free {
         return Ok(false);
     }

@@ -1,7 +1,7 @@
 //! Messages of groups: what members write, propose and commit.
 
 use moh_messages::client_api::QueueItem;
-use moh_messages::{ClientId, GroupId, UserId};
+use moh_messages::{ClientId, GroupId, ProviderName, UserId};
 use openmls::extensions::SenderExtensionIndex;
 use openmls::group::{MlsGroup, QueuedProposal, StagedCommit};
 use openmls::prelude::{
@@ -33,9 +33,12 @@ impl Client {
         match tx.owner(&id)? {
             // What was still on its way when this client left.
             None if tx.has_left(&id)? => return Ok(()),
-            // It may be one that was lost with the state of before.
             None => {
-                tx.want_rejoin(&id, &item.sender, 0, self.api().now_ms(), 0)?;
+                let now_ms = self.api().now_ms();
+                // It may be one that was lost with the state of before.
+                if tx.has_lost_state(now_ms)? {
+                    tx.want_rejoin(&id, &item.sender, 0, now_ms, 0)?;
+                }
                 let reason = Reason::UnknownGroup;
                 return Ok(tx.insert_event(&undecodable(item, Some(id), reason))?);
             }
@@ -58,9 +61,7 @@ impl Client {
         let processed = match tx.attempt(|| process(tx, &mut group, message)) {
             Ok(processed) => processed,
             Err(Left::Out(..)) if is_lost => {
-                if tx.want_rejoin(&id, &item.sender, own_epoch, self.api().now_ms(), 0)? {
-                    tx.insert_event(&Event::GroupLost { group: id.clone() })?;
-                }
+                self.lose(tx, &id, &item.sender)?;
                 if is_written {
                     tx.insert_event(&undecodable(item, Some(id), Reason::Refused))?;
                 }
@@ -221,7 +222,76 @@ impl Known {
     /// A member that stays may bring another key to its leaf. Otherwise it is the key that says
     /// who somebody is: a name is given by a provider.
     fn is(&self, other: &Self) -> bool {
-        self.client == other.client && (self.key == other.key || self.leaf == other.leaf)
+        let is_there_still = self.leaf.is_some() && self.leaf == other.leaf;
+        self.client == other.client && (self.key == other.key || is_there_still)
+    }
+}
+
+/// Who was in a group, and who its admins were, before this client joined it again.
+pub(crate) struct Before(Option<(Vec<Known>, Option<Vec<UserId>>)>);
+
+impl Before {
+    pub(crate) fn of(tx: &Tx<'_>, id: &GroupId) -> Result<Self, Error> {
+        if tx.owner(id)?.is_none() {
+            return Ok(Self(None));
+        }
+        let group = load(tx, id)?;
+        Ok(Self(Some((members_of(&group), mls::admins(&group)))))
+    }
+
+    /// Says what is different now: nobody enters unseen.
+    pub(crate) fn tell(
+        self,
+        tx: &Tx<'_>,
+        id: &GroupId,
+        group: &MlsGroup,
+        own: &ClientId,
+    ) -> Result<(), StoreError> {
+        let Some((members, admins)) = self.0 else {
+            return Ok(());
+        };
+        // A leaf says nothing about who it was some epochs ago.
+        let without_leaf = |mut members: Vec<Known>| {
+            members.iter_mut().for_each(|member| member.leaf = None);
+            members
+        };
+        let now = without_leaf(members_of(group));
+        let (added, removed) = difference(&without_leaf(members), &now);
+        let epoch = group.epoch().as_u64();
+        if !added.is_empty() || !removed.is_empty() {
+            tx.insert_event(&Event::MembersChanged {
+                group: id.clone(),
+                by: own.clone(),
+                added,
+                removed,
+                epoch,
+            })?;
+        }
+        match mls::admins(group).filter(|now| admins.as_ref() != Some(now)) {
+            Some(admins) => tx.insert_event(&Event::AdminsChanged {
+                group: id.clone(),
+                by: own.clone(),
+                admins,
+                epoch,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Client {
+    /// What there is of a group leads nowhere: it is to be joined again.
+    pub(super) fn lose(
+        &self,
+        tx: &Tx<'_>,
+        id: &GroupId,
+        owner: &ProviderName,
+    ) -> Result<(), Error> {
+        let epoch = load(tx, id)?.epoch().as_u64();
+        if tx.want_rejoin(id, owner, epoch, self.api().now_ms(), 0)? {
+            tx.insert_event(&Event::GroupLost { group: id.clone() })?;
+        }
+        Ok(())
     }
 }
 

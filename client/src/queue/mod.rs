@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::events::{Event, Reason};
 use crate::store::{StoreError, Tx};
 
-pub(crate) use message::{epoch_of, store_proposal};
+pub(crate) use message::{Before, epoch_of, store_proposal};
 pub(crate) use welcome::{peek, welcome_of};
 
 /// How many items of a group wait until its invitation is accepted, at most. Who accepts later
@@ -151,8 +151,9 @@ impl Client {
         if let Some(group) = self.group_of(tx, item)
             && tx.has_to_wait(&group)?
         {
-            let is_too_much =
-                tx.is_connection_group(&group)? && tx.count_parked(&group)? >= MAX_WAITING;
+            let is_too_much = tx.is_requested(&group)?
+                && tx.pending(&group)?.is_none()
+                && tx.count_parked(&group)? >= MAX_WAITING;
             return if is_too_much {
                 Ok(())
             } else {

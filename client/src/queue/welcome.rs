@@ -9,6 +9,7 @@ use openmls::group::{ProcessedWelcome, StagedWelcome};
 use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, RatchetTreeIn, Welcome};
 use tls_codec::DeserializeBytes;
 
+use super::message::Before;
 use super::{Left, group_id, undecodable};
 use crate::api::Reply;
 use crate::attestations;
@@ -18,7 +19,7 @@ use crate::error::Error;
 use crate::events::{Event, Operation, Reason};
 use crate::group::{ds_request, signed_request};
 use crate::mls;
-use crate::settle::{delete_state, load};
+use crate::settle::{delete_state, drop_unsent, load};
 use crate::store::{Pending, StoreError, Tx};
 
 impl Client {
@@ -41,10 +42,20 @@ impl Client {
         if for_connections != is_accepted {
             return Err(Left::Out(Some(group), Reason::Refused));
         }
-        if let Some(owner) = tx.owner(&group)?
-            && (owner != item.sender || !is_of_no_use(tx, &group, epoch)?)
-        {
-            return Err(Left::Out(Some(group), Reason::AlreadyJoined));
+        let out = |reason| Left::Out(Some(group.clone()), reason);
+        if tx.pending(&group)?.is_some() {
+            return Err(out(Reason::AlreadyJoined));
+        }
+        match tx.owner(&group)? {
+            // What is here leads nowhere, as is known.
+            Some(owner) if owner == item.sender && tx.is_lost(&group)? => {}
+            Some(owner) if owner == item.sender && load(tx, &group)?.epoch().as_u64() < epoch => {
+                // What is here leads nowhere, as it seems: a Welcome is for those who are no
+                // members. To join again is to see who is there.
+                return Ok(self.lose(tx, &group, &owner)?);
+            }
+            Some(_) => return Err(out(Reason::AlreadyJoined)),
+            None => {}
         }
         let body = DsRequestBody::WelcomeInfo(WelcomeInfo {
             group_id: group.clone(),
@@ -138,6 +149,8 @@ impl Client {
             RatchetTreeIn::tls_deserialize_exact_bytes(tree.as_slice()).map_err(|_| refused())?;
         // State of a group that this client was removed from, or that was never created, is gone;
         // what is here is of no use, and goes if the Welcome is good for something.
+        let before = Before::of(tx, group_id)?;
+        drop_unsent(tx, group_id)?;
         delete_state(tx, group_id)?;
         // The owner has checked lifetimes when leaves entered the tree; they may have ended since.
         let group = StagedWelcome::build_from_welcome(tx, &mls::join_config(), welcome)
@@ -170,12 +183,13 @@ impl Client {
         tx.set_updated_ms(group_id, now_ms)?;
         let is_again = tx.has_rejoined(group_id, now_ms)?;
         attestations::look_at_all(tx, group_id, &group, now_ms)?;
-        if connections::after_join(tx, group_id, &group, self.user_id(), now_ms)? {
+        if connections::after_join(tx, group_id, &group, self.user_id(), false, now_ms)? {
             return Ok(());
         }
         if is_again {
-            let group = group_id.clone();
-            return Ok(tx.insert_event(&Event::Rejoined { group, epoch })?);
+            let id = group_id.clone();
+            tx.insert_event(&Event::Rejoined { group: id, epoch })?;
+            return Ok(before.tell(tx, group_id, &group, self.client_id())?);
         }
         tx.insert_event(&Event::Joined {
             group: group_id.clone(),
@@ -185,12 +199,6 @@ impl Client {
         })?;
         Ok(())
     }
-}
-
-/// Whether the state that there is of a group leads nowhere: this client cannot follow it, or a
-/// Welcome leads into a later epoch, which is for those who are no members.
-fn is_of_no_use(tx: &Tx<'_>, group: &GroupId, epoch: u64) -> Result<bool, Error> {
-    Ok(tx.is_to_rejoin(group)? || load(tx, group)?.epoch().as_u64() < epoch)
 }
 
 /// What a Welcome leads to.

@@ -12,6 +12,7 @@ use crate::connections;
 use crate::error::Error;
 use crate::events::{DisconnectReason, Event, Operation, Outcome};
 use crate::mls;
+use crate::queue::Before;
 use crate::store::{Pending, StoreError, TO_UPDATE, Tx};
 
 impl Client {
@@ -107,6 +108,7 @@ impl Client {
                 end_group(tx, &row.group, now_ms)?;
             }
             Operation::ExternalJoin => {
+                let before = Before::of(tx, &row.group)?;
                 delete_state(tx, &row.group)?;
                 tx.adopt_staged(&row.group)?;
                 let group = load(tx, &row.group)?;
@@ -114,12 +116,15 @@ impl Client {
                 tx.replace_group(&row.group, &row.owner, epoch, false)?;
                 tx.set_group_type(&row.group, mls::kind_of(&group))?;
                 tx.set_updated_ms(&row.group, now_ms)?;
-                if tx.has_rejoined(&row.group, now_ms)? {
+                let by_itself = tx.has_rejoined(&row.group, now_ms)?;
+                if by_itself {
                     let group = row.group.clone();
                     tx.insert_event(&Event::Rejoined { group, epoch })?;
                 }
+                before.tell(tx, &row.group, &group, self.client_id())?;
                 attestations::look_at_all(tx, &row.group, &group, now_ms)?;
-                connections::after_join(tx, &row.group, &group, self.user_id(), now_ms)?;
+                let own = self.user_id();
+                connections::after_join(tx, &row.group, &group, own, by_itself, now_ms)?;
             }
             Operation::Message | Operation::Join | Operation::Leave => {}
         }
@@ -231,17 +236,23 @@ fn withdraw_own_removal(tx: &Tx<'_>, id: &GroupId) -> Result<(), Error> {
 /// arrives for it is nothing to talk about. What was to be written there is for those who were
 /// there: it must not be sent should this client be added again.
 pub(crate) fn end_group(tx: &Tx<'_>, id: &GroupId, now_ms: u64) -> Result<(), StoreError> {
+    drop_unsent(tx, id)?;
+    delete_state(tx, id)?;
+    tx.forget_unverified(id)?;
+    tx.forget_rejoin(id)?;
+    tx.delete_group_row(id)?;
+    tx.insert_left_group(id, now_ms)
+}
+
+/// What was to be written in a group is not.
+pub(crate) fn drop_unsent(tx: &Tx<'_>, id: &GroupId) -> Result<(), StoreError> {
     if tx.unsent(id)?.is_some() {
         tx.delete_unsent(id)?;
         let refusal = as_refusal(&Error::UnknownGroup(id.clone()));
         let outcome = Outcome::Refused(refusal);
         tx.insert_event(&settled(id, Operation::Message, outcome))?;
     }
-    delete_state(tx, id)?;
-    tx.forget_unverified(id)?;
-    tx.forget_rejoin(id)?;
-    tx.delete_group_row(id)?;
-    tx.insert_left_group(id, now_ms)
+    Ok(())
 }
 
 pub(crate) fn delete_state(tx: &Tx<'_>, id: &GroupId) -> Result<(), StoreError> {

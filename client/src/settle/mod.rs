@@ -25,7 +25,7 @@ use crate::store::{Pending, Tx};
 
 use catch_up::Behind;
 
-pub(crate) use adopt::{delete_state, end_group};
+pub(crate) use adopt::{delete_state, drop_unsent, end_group};
 
 /// How often a request is made anew because others changed the group first. Twenty clients that
 /// begin at the same moment need about a dozen attempts each.

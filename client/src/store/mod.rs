@@ -141,8 +141,9 @@ CREATE TABLE rejoins (
 ) WITHOUT ROWID;
 -- When this client has last changed its keys in a group; 0: not known.
 ALTER TABLE groups ADD COLUMN updated_ms INTEGER NOT NULL DEFAULT 0;
--- The database was lost, and this one does not replace it yet.
+-- The database was lost, and this one does not replace it yet; when it did.
 ALTER TABLE account ADD COLUMN is_new INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE account ADD COLUMN lost_ms INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// The state database, shared by all that use it.

@@ -157,6 +157,13 @@ impl Tx<'_> {
         Ok(statement.query_row([group.as_slice()], |row| row.get(0))?)
     }
 
+    /// Whether a request for a connection has this group, which is not joined.
+    pub(crate) fn is_requested(&self, group: &GroupId) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM connections WHERE request_group = ?1)";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        Ok(statement.query_row([group.as_slice()], |row| row.get(0))?)
+    }
+
     /// All of them, by the name of the peer.
     pub(crate) fn connections(&self) -> Result<Vec<ConnectionRow>, StoreError> {
         let sql = format!("{CONNECTION} ORDER BY peer");

@@ -6,8 +6,11 @@ use rusqlite::{OptionalExtension, Row};
 use super::tables::{named, opaque};
 use super::{StoreError, Tx};
 
-/// How many such groups are known at a time, at most.
-const MAX_ROWS: i64 = 256;
+/// How many groups of which nothing is known are to be joined again at a time, at most.
+const MAX_UNKNOWN: i64 = 256;
+/// How long after the state was lost groups of which nothing is known are joined again, in
+/// milliseconds.
+const AFTER_LOSS_MS: u64 = 90 * 24 * 60 * 60 * 1000;
 /// How long after a group was joined again it counts that it was, in milliseconds.
 const DONE_MS: u64 = 60 * 60 * 1000;
 /// How long it counts that a group could not be joined again, in milliseconds.
@@ -64,9 +67,8 @@ impl Tx<'_> {
             Some(_) => return Ok(false),
             None => 0,
         };
-        let sql = "SELECT count(*) FROM rejoins";
-        let count: i64 = self.conn.query_row(sql, [], |row| row.get(0))?;
-        if known.is_none() && count >= MAX_ROWS {
+        if known.is_none() && self.owner(group)?.is_none() && self.unknown_rejoins()? >= MAX_UNKNOWN
+        {
             return Ok(false);
         }
         let pause_ms = match times {
@@ -103,6 +105,27 @@ impl Tx<'_> {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// How many of them are groups of which nothing is known.
+    fn unknown_rejoins(&self) -> Result<i64, StoreError> {
+        let sql =
+            "SELECT count(*) FROM rejoins WHERE group_id NOT IN (SELECT group_id FROM groups)";
+        Ok(self.conn.query_row(sql, [], |row| row.get(0))?)
+    }
+
+    /// Whether the state was lost not long ago: groups of which nothing is known may be ours.
+    pub(crate) fn has_lost_state(&self, now_ms: u64) -> Result<bool, StoreError> {
+        let sql = "SELECT lost_ms FROM account";
+        let lost_ms = self.conn.query_row(sql, [], |row| number(row, 0))?;
+        Ok(lost_ms > 0 && now_ms < lost_ms.saturating_add(AFTER_LOSS_MS))
+    }
+
+    /// Whether a group cannot be followed: it is to be joined again, or could not be.
+    pub(crate) fn is_lost(&self, group: &GroupId) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM rejoins WHERE group_id = ?1 AND state <> ?2)";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        Ok(statement.query_row((group.as_slice(), DONE), |row| row.get(0))?)
+    }
+
     /// Whether a group is to be joined again.
     pub(crate) fn is_to_rejoin(&self, group: &GroupId) -> Result<bool, StoreError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM rejoins WHERE group_id = ?1 AND state = 0)";
@@ -122,8 +145,8 @@ impl Tx<'_> {
 
     fn end_rejoin(&self, group: &GroupId, state: i64, until_ms: u64) -> Result<bool, StoreError> {
         let changed = self.conn.execute(
-            "UPDATE rejoins SET state = ?2, not_before_ms = ?3 WHERE group_id = ?1 AND state = 0",
-            (group.as_slice(), state, ms(until_ms)),
+            "UPDATE rejoins SET state = ?2, not_before_ms = ?3 WHERE group_id = ?1 AND state <> ?4",
+            (group.as_slice(), state, ms(until_ms), DONE),
         )?;
         Ok(changed > 0)
     }

@@ -155,8 +155,12 @@ impl Tx<'_> {
         Ok(self.conn.query_row(sql, [], |row| row.get(0))?)
     }
 
-    pub(crate) fn set_not_new(&self) -> Result<(), StoreError> {
-        self.conn.execute("UPDATE account SET is_new = 0", [])?;
+    /// This state replaces what was lost, from now on.
+    pub(crate) fn set_not_new(&self, now_ms: u64) -> Result<(), StoreError> {
+        self.conn.execute(
+            "UPDATE account SET is_new = 0, lost_ms = ?1",
+            [i64::try_from(now_ms).unwrap_or(i64::MAX)],
+        )?;
         Ok(())
     }
 
