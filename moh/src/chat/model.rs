@@ -377,8 +377,11 @@ impl Model {
         if let Some(peer) = &conversation.peer {
             return short(peer);
         }
-        if let Some(name) = &conversation.name {
-            return name.clone();
+        match &conversation.name {
+            // Whoever gives a group its name must not make it look like somebody.
+            Some(name) if name.contains('@') => return format!("“{name}”"),
+            Some(name) => return name.clone(),
+            None => {}
         }
         let mut others = users_of(&conversation.members);
         others.retain(|user| *user != self.me.user_id());

@@ -169,19 +169,21 @@ impl Model {
         {
             return Ok(number);
         }
-        let is = |title: String| title.to_lowercase() == what.to_lowercase();
-        let by_name: Vec<Number> = self
-            .conversations
-            .iter()
-            .filter(|c| is(self.title(c)))
-            .map(|c| c.number)
-            .collect();
-        if let [.., last] = by_name.as_slice() {
-            return Ok(*last);
-        }
         let user = self.user(what).ok();
+        if what.contains('@')
+            && let Some(with) = user.as_ref().and_then(|user| self.with(user))
+        {
+            return Ok(with.number);
+        }
+        let wanted = what.to_lowercase();
+        let is = |title: &str| title.to_lowercase() == wanted;
+        let is_meant =
+            |c: &&super::Conversation| is(&self.title(c)) || c.name.as_deref().is_some_and(is);
+        let by_name = self.conversations.iter().rev().find(is_meant);
         let with = user.and_then(|user| self.with(&user));
-        with.map(|c| c.number)
+        by_name
+            .or(with)
+            .map(|c| c.number)
             .ok_or_else(|| format!("there is no conversation {what}; /groups shows them"))
     }
 

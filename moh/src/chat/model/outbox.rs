@@ -83,6 +83,10 @@ impl Model {
             sending: Some(Sending::UnderWay),
         };
         let mut effects = self.add_line(number, now_ms, body);
+        // Whoever answers has read what was new.
+        if let Some(conversation) = self.conversation_mut(number) {
+            conversation.divider = None;
+        }
         let id = self.next_id;
         effects.extend(self.enqueue(number, id, content));
         effects

@@ -69,7 +69,7 @@ impl View<'_> {
         if is_new_day {
             rows.push(self.rule(&time::day_name(day, self.today)));
         }
-        let is_after = |divider: i64| line.id > divider && before.is_none_or(|b| b.id <= divider);
+        let is_after = |divider: i64| line.id > divider && before.is_some_and(|b| b.id <= divider);
         let is_divided = conversation.divider.is_some_and(is_after);
         if is_divided {
             rows.push(self.rule("new"));
@@ -128,7 +128,7 @@ impl View<'_> {
                     names.of(sender)
                 };
                 let style = match sending {
-                    None => self.styles.name(sender.user_id().as_str()),
+                    None => self.styles.name(names.place(sender)),
                     Some(_) => self.styles.strong(),
                 };
                 let lead = vec![
@@ -219,7 +219,7 @@ impl View<'_> {
         let called = |user: &moh_messages::UserId| {
             if *user == me {
                 "you".to_owned()
-            } else if is_twice(user) {
+            } else if is_twice(user) || user.user() == "you" {
                 short(user)
             } else {
                 user.user().to_owned()
@@ -250,6 +250,13 @@ impl Names {
         let user = client.user_id();
         let found = self.known.iter().find(|(known, _)| *known == user);
         found.map_or_else(|| user.user().to_owned(), |(_, name)| name.clone())
+    }
+
+    /// Which of the others it is, so that they can be told apart.
+    fn place(&self, client: &ClientId) -> usize {
+        let user = client.user_id();
+        let mut others = self.known.iter().filter(|(_, name)| name != "you");
+        others.position(|(known, _)| *known == user).unwrap_or(0)
     }
 }
 

@@ -76,7 +76,7 @@ impl Screen {
                 }
                 Report::Asks(user) => {
                     let user = short(&user);
-                    let text = format!("{user} asks to connect: /accept {user} or /decline {user}");
+                    let text = format!("{user} asks to connect: /accept or /decline");
                     self.status = Some(Status::Good(text));
                 }
                 Report::Connected(user, number) => {

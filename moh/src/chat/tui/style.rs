@@ -58,10 +58,9 @@ impl Styles {
         self.colour(Color::Magenta).add_modifier(Modifier::BOLD)
     }
 
-    /// A person's name, always in the same colour.
-    pub(crate) fn name(self, user: &str) -> Style {
-        let sum: usize = user.bytes().map(usize::from).sum();
-        self.colour(NAMES[sum % NAMES.len()])
+    /// The name of one of the others in a conversation.
+    pub(crate) fn name(self, place: usize) -> Style {
+        self.colour(NAMES[place % NAMES.len()])
             .add_modifier(Modifier::BOLD)
     }
 }

@@ -282,14 +282,19 @@ fn the_cursor_is_where_the_next_character_goes() {
 #[test]
 fn what_is_new_is_marked_where_a_conversation_is_opened() {
     let mut chat = talk();
+    let is_marked = |chat: &mut Chat| chat.rows(72, 14).join("\n").contains("─ new ─");
+    chat.typed("/open 2");
+    // Where all of it is new, that need not be said.
+    assert!(!is_marked(&mut chat));
+    chat.typed("/open 1");
+    chat.message("bob/pc", 2, "not read either", NOW_MS);
     chat.typed("/open 2");
     let shown = chat.rows(72, 14).join("\n");
-    let at = |text: &str| {
-        shown
-            .find(text)
-            .unwrap_or_else(|| panic!("{text}\n{shown}"))
-    };
-    assert!(at("─ new ─") < at("bob unread"));
+    let at = |text: &str| shown.find(text).expect(text);
+    assert!(at("bob unread") < at("─ new ─") && at("─ new ─") < at("not read either"));
+    // Whoever answers has read it.
+    chat.typed("an answer");
+    assert!(!is_marked(&mut chat));
 }
 
 #[test]
@@ -415,6 +420,9 @@ fn who_asks_is_seen_without_any_conversation() {
     chat.input(Input::Library(event));
     let shown = chat.rows(100, 20).join("\n");
     assert!(shown.contains("? bob@b.example"), "{shown}");
-    assert!(shown.contains("/accept bob@b.example"), "{shown}");
+    assert!(
+        shown.contains("asks to connect: /accept or /decline"),
+        "{shown}"
+    );
     assert!(shown.contains("You are alice@a.example."), "{shown}");
 }

@@ -271,3 +271,38 @@ fn a_new_device_is_taken_along_as_soon_as_it_can_be() {
     });
     assert_eq!(chat.said(), ["note your device pc was deleted"]);
 }
+
+#[test]
+fn a_group_is_not_taken_for_somebody_by_its_name() {
+    let mut chat = Chat::new();
+    chat.event(Event::Connected {
+        peer: user("bob@b.example"),
+        group: group(1),
+    });
+    chat.event(Event::Joined {
+        group: group(2),
+        owner: provider(),
+        epoch: 1,
+        members: vec![client("eve@e.example/pc"), client("alice@a.example/phone")],
+    });
+    chat.event(Event::Message {
+        group: group(2),
+        sender: client("eve@e.example/pc"),
+        content: Content::name("id", "bob@b.example").encode(),
+        epoch: 1,
+        received_at: NOW_MS,
+    });
+    assert_eq!(
+        chat.said().last().unwrap(),
+        "conversation 2 “bob@b.example”"
+    );
+    for (what, number) in [
+        ("bob@b.example", 1),
+        ("bob", 1),
+        ("“bob@b.example”", 2),
+        ("2", 2),
+    ] {
+        chat.typed(&format!("/open {what}"));
+        assert_eq!(chat.model.open, Some(number), "{what}");
+    }
+}
