@@ -94,8 +94,31 @@ impl Node {
                 }
             }
         };
-        let removals = removals(group, &gone, recipients, now);
+        let removals = removals(self.name(), group, &gone, recipients, now);
         change.writes.extend(removals);
+        Ok(())
+    }
+
+    /// The queues of our own members of a group take deliveries from us, and from nobody else from
+    /// the change on by which others see them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn bind_members(
+        &self,
+        group: &Group,
+        now: u64,
+        change: &mut Change,
+    ) -> Result<(), StoreError> {
+        let us = self.name();
+        let audiences = group.roster().audiences().iter();
+        for audience in audiences.filter(|audience| audience.destination == *us) {
+            let (recipients, digest) = (&audience.recipients, &audience.digest);
+            let seated = self.seat(us, recipients, digest, &mut change.writes);
+            let gone = seated.await?.gone();
+            let removals = removals(us, group, &gone, recipients, now);
+            change.writes.extend(removals);
+        }
         Ok(())
     }
 
@@ -264,14 +287,24 @@ pub(crate) fn written_before(
     })
 }
 
-/// Members of a group are to be removed whose queues, at these positions, do not exist.
-fn removals(group: &Group, gone: &[usize], recipients: &Recipients, now: u64) -> Vec<Write> {
+/// Members of a group at this provider are to be removed whose queues, at these positions, do not
+/// exist.
+fn removals(
+    us: &ProviderName,
+    group: &Group,
+    gone: &[usize],
+    recipients: &Recipients,
+    now: u64,
+) -> Vec<Write> {
     let queues: HashSet<_> = gone.iter().filter_map(|at| recipients.get(*at)).collect();
     if queues.is_empty() {
         return Vec::new();
     }
     let members = group.roster().members().map(|(_, member)| member);
-    let gone = members.filter(|m| queues.contains(&m.queue_config.client_queue_information));
+    let gone = members.filter(|member| {
+        let queue = &member.queue_config;
+        queue.provider == *us && queues.contains(&queue.client_queue_information)
+    });
     let want = gone.map(|member| Write::WantRemoval {
         client_id: member.client_id.clone(),
         group_id: Some(group.group_id()),

@@ -74,7 +74,20 @@ impl Node {
                 () = stopping.cancelled() => return,
             };
             let wait = match progress {
-                Ok(Progress::Empty) => None,
+                Ok(Progress::Empty(until)) => {
+                    let has_to_wait = async {
+                        match until {
+                            Some(until) => tokio::time::sleep_until(until).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! {
+                        () = lane.new.notified() => {}
+                        () = has_to_wait => {}
+                        () = stopping.cancelled() => return,
+                    }
+                    continue;
+                }
                 Ok(Progress::Some) => {
                     failures = 0;
                     continue;
@@ -87,24 +100,18 @@ impl Node {
                     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                     tracing::info!(%destination, %reason, wait_ms, "not delivered");
                     failures += 1;
-                    Some(wait)
+                    wait
                 }
                 Err(error) => {
                     tracing::error!(%destination, %error, "the outbox cannot be read");
                     failures += 1;
-                    Some(self.backoff(failures, None))
+                    self.backoff(failures, None)
                 }
             };
-            match wait {
-                None => tokio::select! {
-                    () = lane.new.notified() => {}
-                    () = stopping.cancelled() => return,
-                },
-                Some(wait) => tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = lane.alive.notified() => failures = 0,
-                    () = stopping.cancelled() => return,
-                },
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = lane.alive.notified() => failures = 0,
+                () = stopping.cancelled() => return,
             }
         }
     }

@@ -209,6 +209,7 @@ impl Node {
             self.consent_of_requester(asks, &mut change).await?;
         }
         self.send(group, applied.outgoing, now, &mut change).await?;
+        self.bind_members(group, now, &mut change).await?;
         Ok(change)
     }
 }

@@ -15,6 +15,8 @@ mod embedded;
 
 pub use embedded::{Embedded, EmbeddedOptions, Observer, WriterEvent};
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use moh_messages::client_api::{BlockTarget, Connection, ConnectionState};
 use moh_messages::{
@@ -173,11 +175,12 @@ pub trait Store: Send + Sync + 'static {
     /// Providers that something waits for.
     async fn outbox_destinations(&self) -> Result<Vec<ProviderName>, StoreError>;
 
-    /// What waits for a provider, oldest first: at most `max_rows` of them, and no
+    /// What waits for a provider, deliveries of these groups apart, oldest first: at most `max_rows` of them, and no
     /// further one once their payloads have `max_bytes` together.
     async fn outbox(
         &self,
         destination: &ProviderName,
+        but: &BTreeSet<GroupId>,
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<Vec<OutboxRow>, StoreError>;

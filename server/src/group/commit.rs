@@ -136,6 +136,9 @@ impl Group {
         let is_connection = self.group_type == GroupType::Connection;
         let invited = added.first().map(|(added, _)| added.client.user_id());
         let invited = invited.filter(|user| is_connection && !self.belongs(user));
+        if invited.is_some() && input.welcomes.len() > 1 {
+            return Err(violation("a user is invited by one Welcome").into());
+        }
         let (added, joiners) = added.into_iter().unzip();
         let commit = MlsBytes::new(handshake.bytes.as_slice());
         Ok(Decision(Change::Commit(Box::new(CommitDecision {

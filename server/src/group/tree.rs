@@ -1,6 +1,6 @@
 //! The tree that a commit leads to: every leaf that enters it, and who is in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use moh_messages::{ClientId, GroupType, KeyPackageRef, UserId, extension_type};
 use openmls::prelude::{ExtensionType, KeyPackage, LeafNode, LeafNodeIndex, StagedCommit};
@@ -45,6 +45,7 @@ impl Group {
         gone.extend(author.leaf.filter(|_| !author.joins));
         self.check_client(&author.client, &gone)?;
         self.check_key(node, &gone)?;
+        self.check_queue(node, &gone)?;
         let signer = if author.joins {
             let index = self.mls.ext_commit_sender_index(staged);
             index.map_err(invalid)?.u32()
@@ -63,6 +64,18 @@ impl Group {
             Some(leaf) if !gone.contains(&leaf) => Err(violation("another leaf is of this client")),
             _ => Ok(()),
         }
+    }
+
+    /// That no other leaf has the same queue: what goes there would come twice, and the answers
+    /// about it would be those about another member.
+    fn check_queue(&self, node: &LeafNode, gone: &BTreeSet<u32>) -> Result<(), Refusal> {
+        let queue = leaf::queue_config(node);
+        let mut members = self.roster.members();
+        if members.any(|(leaf, m)| Some(&m.queue_config) == queue.as_ref() && !gone.contains(&leaf))
+        {
+            return Err(violation("another leaf has this queue_config"));
+        }
+        Ok(())
     }
 
     /// That no leaf that stays has the signature key of a path's leaf. (That those that are added
@@ -92,6 +105,7 @@ impl Group {
             };
             let client = leaf::check(&entering, self.scheme, checks)?;
             self.check_client(&client, removed)?;
+            self.check_queue(node, removed)?;
             let for_connections = node.extensions().contains(ExtensionType::Unknown(
                 extension_type::CONNECTION_KEY_PACKAGE,
             ));
@@ -103,7 +117,7 @@ impl Group {
         Ok(added)
     }
 
-    /// That nobody who is added has the committer's key.
+    /// That nobody who is added has the committer's key, and no two have the same queue.
     pub(super) fn check_added_keys(
         committer: &Member,
         added: &[(Added, Joiner)],
@@ -111,6 +125,14 @@ impl Group {
         let mut keys = added.iter().map(|(added, _)| &added.member.signature_key);
         if keys.any(|key| *key == committer.signature_key) {
             return Err(invalid("another leaf has this signature key"));
+        }
+        let added = added.iter().map(|(added, _)| &added.member);
+        let mut queues = HashSet::new();
+        if !added
+            .chain([committer])
+            .all(|m| queues.insert(&m.queue_config.client_queue_information))
+        {
+            return Err(violation("another leaf has this queue_config"));
         }
         Ok(())
     }

@@ -25,29 +25,38 @@ pub(super) async fn run(
     let now = node.now_ms();
     let (group, snapshot) = decide(&submission, body, now).await?;
     let creator = group.roster().member(0).ok_or(Refusal::UnknownGroup)?;
-    let change = Change {
-        expect: vec![Expect::Group(body.group_id.clone(), None)],
-        writes: vec![
-            Write::CreateGroup {
-                group_id: body.group_id.clone(),
-                snapshot,
-                due_at: group.due_at(),
-                members: vec![creator.client_id.clone()],
-            },
-            submission.answered(0, now, Whose::Key(creator.signature_key.clone())),
-        ],
-    };
-    match node.commit(change).await {
-        Ok(()) => {
-            node.groups().insert(group).await;
-            Ok(DsResponseBody::Ok {
-                epoch: 0,
-                accepted_at: now,
-            })
+    for _ in 0..TRIES {
+        let mut change = Change {
+            expect: vec![Expect::Group(body.group_id.clone(), None)],
+            writes: vec![
+                Write::CreateGroup {
+                    group_id: body.group_id.clone(),
+                    snapshot: snapshot.clone(),
+                    due_at: group.due_at(),
+                    members: vec![creator.client_id.clone()],
+                },
+                submission.answered(0, now, Whose::Key(creator.signature_key.clone())),
+            ],
+        };
+        node.bind_members(&group, now, &mut change).await?;
+        match node.commit(change).await {
+            Ok(()) => {
+                node.groups().insert(group).await;
+                return Ok(DsResponseBody::Ok {
+                    epoch: 0,
+                    accepted_at: now,
+                });
+            }
+            Err(CommitError::Conflict) => {
+                let there = node.store().group_version(&body.group_id).await?;
+                if there.is_some() {
+                    return submission.first_answer_or(Refusal::GroupIdInUse).await;
+                }
+            }
+            Err(error) => return Err(error.into()),
         }
-        Err(CommitError::Conflict) => submission.first_answer_or(Refusal::GroupIdInUse).await,
-        Err(error) => Err(error.into()),
     }
+    Err(CommitError::Conflict.into())
 }
 
 async fn decide(

@@ -1,6 +1,6 @@
 //! What a destination's task sends, and what it makes of the answers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use bytes::Bytes;
 use moh_messages::{
@@ -10,6 +10,7 @@ use moh_messages::{
     QueueingServiceRequest, QueueingServiceResponse, Recipients,
 };
 use tls_codec::Size as _;
+use tokio::time::Instant;
 
 use crate::change::{Change, OutboxDelivery, Write};
 use crate::clock::DAY_MS;
@@ -24,6 +25,8 @@ const MAX_BATCH_BYTES: usize = 4 << 20;
 const MAX_REQUEST_BYTES: usize = 7 << 20;
 /// Audiences that a destination is remembered to know.
 const MAX_KNOWN: usize = 16_384;
+/// Groups that wait while others go on.
+const MAX_HELD: usize = 256;
 /// Everything is tried for so long.
 const KEEP_MS: u64 = 7 * DAY_MS;
 /// Why something is set aside that was stored wrongly.
@@ -31,8 +34,8 @@ const UNREADABLE: &str = "what is stored cannot be read";
 
 /// What was done of what waits.
 pub(super) enum Progress {
-    /// Nothing waits.
-    Empty,
+    /// Nothing waits, but for what has to wait until then.
+    Empty(Option<Instant>),
     /// Something; there may be more.
     Some,
     /// Nothing; the destination has to be tried again later, after so many seconds if it said so.
@@ -119,7 +122,16 @@ pub(super) struct LaneSender<'a> {
     destination: &'a ProviderName,
     /// Audiences that the destination has taken in full.
     known: HashSet<AudienceDigest>,
+    /// Groups whose next delivery is not taken yet; the others go on.
+    held: BTreeMap<GroupId, Held>,
     max_batch: usize,
+}
+
+/// Why a group has to wait.
+struct Held {
+    until: Instant,
+    /// How often it was tried.
+    failures: u32,
 }
 
 impl<'a> LaneSender<'a> {
@@ -128,6 +140,7 @@ impl<'a> LaneSender<'a> {
             node,
             destination,
             known: HashSet::new(),
+            held: BTreeMap::new(),
             max_batch: MAX_BATCH,
         }
     }
@@ -138,8 +151,11 @@ impl<'a> LaneSender<'a> {
     /// When the store cannot be read or written.
     pub(super) async fn deliver_what_waits(&mut self) -> Result<Progress, StoreError> {
         let store = self.node.store();
+        let at = Instant::now();
+        let held = self.held.iter().filter(|(_, held)| held.until > at);
+        let held: BTreeSet<_> = held.map(|(group_id, _)| group_id.clone()).collect();
         let rows = store
-            .outbox(self.destination, self.max_batch, MAX_BATCH_BYTES)
+            .outbox(self.destination, &held, self.max_batch, MAX_BATCH_BYTES)
             .await?;
         let now = self.node.now_ms();
         let expired: Vec<_> = rows
@@ -152,7 +168,11 @@ impl<'a> LaneSender<'a> {
             return Ok(Progress::Some);
         }
         let (first, tried, attempt) = match Run::of(rows) {
-            None => return Ok(Progress::Empty),
+            None => {
+                self.held.retain(|group_id, _| held.contains(group_id));
+                let until = self.held.values().map(|held| held.until).min();
+                return Ok(Progress::Empty(until));
+            }
             Some(Run::Unreadable(id)) => (id, 1, Attempt::Refused(UNREADABLE.to_owned())),
             Some(Run::ClientDeleted(id, client)) => (id, 1, self.tell(id, &client).await?),
             Some(Run::Deliveries(run)) => {
@@ -358,7 +378,9 @@ impl<'a> LaneSender<'a> {
                     break;
                 }
                 DeliveryResult::Error(error) if is_retryable(error.code) => {
-                    stopped = Some(error.to_string());
+                    if !self.hold(&waiting.row.group_id, error) {
+                        stopped = Some(error.to_string());
+                    }
                     break;
                 }
                 DeliveryResult::Error(error) => {
@@ -370,6 +392,7 @@ impl<'a> LaneSender<'a> {
                 self.known.clear();
             }
             self.known.insert(waiting.row.digest.clone());
+            self.held.remove(&waiting.row.group_id);
             writes.push(Write::OutboxDone { id: waiting.id });
         }
         let destination = self.destination;
@@ -389,6 +412,21 @@ impl<'a> LaneSender<'a> {
             }),
             _ => Ok(Attempt::Answered),
         }
+    }
+
+    /// Whether a group can wait while the others go on: its deliveries are made in order, but one
+    /// group does not wait for another.
+    fn hold(&mut self, group_id: &GroupId, error: &DsError) -> bool {
+        if self.held.len() >= MAX_HELD && !self.held.contains_key(group_id) {
+            return false;
+        }
+        let failures = self.held.get(group_id).map_or(0, |held| held.failures + 1);
+        let wait = self.node.backoff(failures, seconds_in(error));
+        let (destination, wait_ms) = (self.destination, wait.as_millis());
+        tracing::info!(%destination, %error, wait_ms, "a group has to wait");
+        let until = Instant::now() + wait;
+        self.held.insert(group_id.clone(), Held { until, failures });
+        true
     }
 
     /// The recipients of a delivery at these positions, which do not exist.

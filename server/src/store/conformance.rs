@@ -29,6 +29,7 @@ pub(crate) use queues::*;
 pub(crate) use upkeep::*;
 pub(crate) use users::*;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use moh_messages::{
@@ -84,6 +85,7 @@ macro_rules! conformance_tests {
             a_sweep_forgets_what_nobody_needs,
             a_sweep_forgets_what_is_old,
             the_outbox_is_in_order_for_each_destination,
+            the_outbox_without_some_groups,
             recipients_stay_while_deliveries_wait,
             clients_and_their_users,
             who_is_deleted_is_gone_for_good,

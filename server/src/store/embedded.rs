@@ -22,6 +22,7 @@ mod tests;
 mod upkeep;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -232,12 +233,13 @@ impl Store for Embedded {
     async fn outbox(
         &self,
         destination: &ProviderName,
+        but: &BTreeSet<GroupId>,
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<Vec<OutboxRow>, StoreError> {
-        let destination = destination.clone();
+        let (destination, but) = (destination.clone(), but.clone());
         self.readers
-            .read(move |c| reads::outbox(c, &destination, max_rows, max_bytes))
+            .read(move |c| reads::outbox(c, &destination, &but, max_rows, max_bytes))
             .await
     }
 

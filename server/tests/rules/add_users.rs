@@ -88,6 +88,32 @@ async fn clients_that_no_other_leaf_has() {
 }
 
 #[tokio::test]
+async fn queues_that_no_other_leaf_has() {
+    let mut scene = Scene::set().await;
+    // Bob's is at another provider; Carol's is at this one.
+    let dave = scene.site.device(DAVE);
+    let bobs = scene.members[BOB].own_leaf().queue();
+    let carols = scene.members[CAROL].own_leaf().queue();
+    for (what, queue, is_good) in [("Carol's", &carols, false), ("Bob's", &bobs, true)] {
+        let made = scene.adds_edited(ALICE, &dave, |key_package| {
+            let mut queue = queue.clone();
+            queue.provider = dave.id.provider();
+            let leaf = &mut key_package.inner.leaf;
+            leaf.set(extension_type::QUEUE_CONFIG, &queue);
+            key_package.sign(&dave.signer);
+        });
+        assert!(made.is_valid(&scene.members[ALICE]), "{what}");
+        if is_good {
+            let request = scene.members[ALICE].ask(made.as_add());
+            scene.accepts(what, 2, &request).await;
+        } else {
+            scene.refuses(ALICE, what, VIOLATION, made.as_add()).await;
+        }
+    }
+    scene.site.end().await;
+}
+
+#[tokio::test]
 async fn leaves_that_are_added() {
     let mut scene = Scene::set().await;
     let dave = scene.site.device(DAVE);

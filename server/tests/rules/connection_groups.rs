@@ -1,9 +1,11 @@
 //! Connection groups: two users, one of whom the other has invited.
 
+use std::collections::BTreeSet;
+
 use moh_messages::client_api::{BlockTarget, ConnectionState};
 use moh_messages::{
-    ConnectionRequest, DsErrorCode, DsRequestBody, ExternalCommitInfo, GroupType, Message,
-    QueuePayload,
+    ConnectionRequest, DsErrorCode, DsRequestBody, ExternalCommitInfo, GroupType, List, Message,
+    MlsBytes, QueuePayload,
 };
 use moh_server::Limits;
 use moh_server::change::{Change, Write};
@@ -12,6 +14,7 @@ use moh_server::store::Store as _;
 use crate::device::{Founding, create_group};
 use crate::made::Made;
 use crate::member::Plan;
+use crate::parts;
 use crate::scene::{ALL, AMY, BOB, BOBS_LAPTOP, CAROL, Scene, user_of};
 use crate::site::Site;
 
@@ -162,7 +165,11 @@ async fn made_by_a_client_of_its_owner() {
 /// What waits for Bob's provider.
 async fn waiting(scene: &Scene) -> Vec<QueuePayload> {
     let provider = "b.example".parse().unwrap();
-    let rows = scene.site.store.outbox(&provider, 1000, 1 << 30).await;
+    let rows = scene
+        .site
+        .store
+        .outbox(&provider, &BTreeSet::new(), 1000, 1 << 30)
+        .await;
     let rows = rows.unwrap().into_iter();
     let payloads = rows.map(|row| QueuePayload::decode(&row.delivery().unwrap().payload).unwrap());
     payloads.collect()
@@ -189,6 +196,27 @@ async fn a_welcome_is_a_connection_request() {
     let store = &scene.site.store;
     assert!(store.consent(&alice, &bob).await.unwrap());
     assert!(!store.consent(&bob, &alice).await.unwrap());
+    scene.site.end().await;
+}
+
+#[tokio::test]
+async fn by_one_welcome() {
+    let mut scene = alone().await;
+    let made = adds(&mut scene, &[ALL[BOB], ALL[BOBS_LAPTOP]]);
+    let welcome = made.welcome.clone().unwrap();
+    let part = |place: usize| {
+        let mut part = parts::Welcome::decode(welcome.as_slice()).unwrap();
+        let secret = part.secrets[place].clone();
+        part.secrets = List::new(vec![secret]).unwrap();
+        MlsBytes::new(part.encode()).unwrap()
+    };
+    let parts = vec![part(0), part(1)];
+    let what = "two Welcomes";
+    scene
+        .refuses(ALICE, what, VIOLATION, made.as_add_with(parts))
+        .await;
+    let request = scene.members[ALICE].ask(made.as_add());
+    scene.accepts("one", 1, &request).await;
     scene.site.end().await;
 }
 

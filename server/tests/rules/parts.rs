@@ -100,6 +100,10 @@ impl Leaf {
         set(&mut self.extensions, number, None);
     }
 
+    pub(crate) fn queue(&self) -> moh_messages::QueueConfig {
+        content(&self.extensions, extension_type::QUEUE_CONFIG)
+    }
+
     pub(crate) fn attestation(&self) -> moh_messages::Attestation {
         content(&self.extensions, extension_type::ATTESTATION)
     }

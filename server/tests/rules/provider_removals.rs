@@ -1,6 +1,11 @@
 //! Whom the provider itself wants removed, and what that holds up.
 
-use moh_messages::{DsErrorCode, DsRequestBody, extension_type};
+use moh_messages::{
+    Audience, Delivery, DeliveryId, DeliveryResult, DsErrorCode, DsProtocolVersion, DsRequestBody,
+    Endpoint, List, Message, MlsBytes, ProviderAuth, QueueConfig, QueuePayload,
+    QueueingServiceRequest, QueueingServiceResponse, extension_type,
+};
+use moh_server::Environment;
 use moh_server::change::{Change, Write};
 use moh_server::store::Store as _;
 
@@ -12,6 +17,7 @@ use crate::member::Plan;
 use crate::parts;
 use crate::pending_proposals::carried;
 use crate::scene::{ALICE, ALL, AMY, BOB, BOBS_LAPTOP, CAROL, Scene};
+use crate::site::Mail;
 
 const PENDING: DsErrorCode = DsErrorCode::PENDING_PROPOSALS;
 
@@ -177,6 +183,78 @@ async fn a_queue_of_its_own_that_does_not_exist() {
     assert_eq!(scene.members[AMY].epoch(), 1);
     let stored = scene.site.stored(&scene.members[ALICE]).await;
     assert_eq!((stored.epoch(), stored.roster().len()), (2, 4));
+    scene.site.end().await;
+}
+
+/// What b.example gets for a message to a queue of a.example.
+async fn delivers(scene: &Scene, queue: &QueueConfig) -> DeliveryResult {
+    let recipients = List::new(vec![queue.client_queue_information.clone()]).unwrap();
+    let delivery = Delivery {
+        delivery_id: DeliveryId::new(Environment::system().random.bytes::<16>()).unwrap(),
+        audience: Audience::Full { recipients },
+        except: None,
+        payload: QueuePayload::MlsMessage(MlsBytes::new(*b"nothing").unwrap()),
+    };
+    let mut request = QueueingServiceRequest {
+        version: DsProtocolVersion::MOH1,
+        sender: "b.example".parse().unwrap(),
+        recipient: "a.example".parse().unwrap(),
+        deliveries: List::new(vec![delivery]).unwrap(),
+        provider_auth: ProviderAuth::blank(),
+    };
+    let (home, endpoint) = (&scene.site.homes["b.example"], Endpoint::DeliverMessage);
+    home.keys
+        .sign_request(&home.environment, endpoint, &mut request, |r| {
+            Some(&mut r.provider_auth)
+        });
+    let answer = scene.site.node.answer(endpoint, request.encode().into());
+    let response = QueueingServiceResponse::decode(&answer.await.body).unwrap();
+    response.results.into_vec().pop().unwrap()
+}
+
+/// An update of Alice's with this queue, which she does not follow herself.
+async fn takes_queue(scene: &mut Scene, queue: &QueueConfig) {
+    let mut made = scene.made(ALICE, Plan::default());
+    let alice = &scene.members[ALICE];
+    made.edit(&alice.device, alice, |commit| {
+        let leaf = &mut commit.path.as_mut().unwrap().leaf;
+        leaf.set(extension_type::QUEUE_CONFIG, queue);
+    });
+    let request = alice.ask(made.as_update());
+    let epoch = alice.epoch() + 1;
+    scene.accepts("another queue", epoch, &request).await;
+}
+
+#[tokio::test]
+async fn queues_are_bound_before_others_see_them() {
+    let mut scene = Scene::of_these(&ALL[..1]).await;
+    let invalid = DeliveryResult::InvalidClientQueueInformation {
+        recipients: List::new(vec![0]).unwrap(),
+    };
+    let queue = scene.members[ALICE].own_leaf().queue();
+    assert_eq!(delivers(&scene, &queue).await, invalid, "of the creator");
+    let queue = scene.device(ALICE).says().queue;
+    takes_queue(&mut scene, &queue).await;
+    assert_eq!(delivers(&scene, &queue).await, invalid, "a new one");
+    // One that nobody names is anybody's.
+    let queue = scene.device(ALICE).says().queue;
+    assert_eq!(delivers(&scene, &queue).await, DeliveryResult::Ok);
+    scene.site.end().await;
+}
+
+#[tokio::test]
+async fn a_queue_of_somebody_at_another_provider() {
+    let mut scene = Scene::set().await;
+    let mut queue = scene.members[BOB].own_leaf().queue();
+    queue.provider = "a.example".parse().unwrap();
+    takes_queue(&mut scene, &queue).await;
+    let bob = scene.device(BOB).clone();
+    let removed = |mail: &Mail| -> Vec<u32> {
+        let removes = mail.to(&bob).iter().filter_map(|m| parts::Remove::of(m));
+        removes.map(|remove| remove.removed).collect()
+    };
+    let mail = scene.site.mail_when(|mail| !removed(mail).is_empty()).await;
+    assert_eq!(removed(&mail), [scene.leaf(ALICE)]);
     scene.site.end().await;
 }
 

@@ -1,5 +1,7 @@
 //! Audiences: all leaves at one destination, in their order, and who of them gets nothing.
 
+use std::collections::BTreeSet;
+
 use moh_messages::{Message, QueuePayload, Recipients};
 use moh_server::store::Store as _;
 
@@ -10,7 +12,7 @@ use crate::scene::{ALICE, ALL, BOB, BOBS_LAPTOP, CAROL, Scene};
 async fn waiting(scene: &Scene, provider: &str) -> Vec<(Vec<String>, Option<u32>, Vec<u8>)> {
     let (store, home) = (&scene.site.store, &scene.site.homes[provider]);
     let rows = store
-        .outbox(&provider.parse().unwrap(), 1000, 1 << 30)
+        .outbox(&provider.parse().unwrap(), &BTreeSet::new(), 1000, 1 << 30)
         .await;
     let mut all = Vec::new();
     for row in rows.unwrap() {

@@ -1,5 +1,7 @@
 //! send_message.
 
+use std::collections::BTreeSet;
+
 use moh_messages::{
     DsErrorCode, DsRequestBody, Message, MlsBytes, Opaque, QueuePayload, SendMessage,
 };
@@ -120,7 +122,11 @@ async fn who_is_alone_at_a_provider_has_nothing_sent_there() {
     scene.accepts("a message", 1, &request).await;
     for (destination, expected) in [("b.example", 1), ("c.example", 0)] {
         let destination = destination.parse().unwrap();
-        let rows = scene.site.store.outbox(&destination, 100, 1 << 30).await;
+        let rows = scene
+            .site
+            .store
+            .outbox(&destination, &BTreeSet::new(), 100, 1 << 30)
+            .await;
         let rows = rows.unwrap().into_iter();
         let same = rows.filter(|row| row.delivery().unwrap().payload == payload);
         assert_eq!(same.count(), expected, "{destination}");

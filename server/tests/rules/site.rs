@@ -169,7 +169,13 @@ impl Site {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         for other in OTHERS.into_iter().filter(|other| self.peers.is_open(other)) {
             let provider = other.parse().unwrap();
-            while !self.store.outbox(&provider, 1, 1).await.unwrap().is_empty() {
+            while !self
+                .store
+                .outbox(&provider, &BTreeSet::new(), 1, 1)
+                .await
+                .unwrap()
+                .is_empty()
+            {
                 assert!(tokio::time::Instant::now() < deadline, "{other}");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -356,7 +362,10 @@ impl Site {
         let mut waiting = Vec::new();
         for other in OTHERS {
             let provider = other.parse().unwrap();
-            let rows = self.store.outbox(&provider, 100_000, 1 << 30).await;
+            let rows = self
+                .store
+                .outbox(&provider, &BTreeSet::new(), 100_000, 1 << 30)
+                .await;
             waiting.extend(rows.unwrap());
         }
         let (taken, deliveries) = self.peers.taken();

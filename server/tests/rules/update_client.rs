@@ -106,6 +106,29 @@ async fn a_key_that_another_leaf_has() {
 }
 
 #[tokio::test]
+async fn a_queue_that_another_leaf_has() {
+    let mut scene = Scene::set().await;
+    let laptops = scene.members[BOBS_LAPTOP].own_leaf().queue();
+    let made = with_leaf(&mut scene, |leaf| {
+        leaf.set(extension_type::QUEUE_CONFIG, &laptops);
+    });
+    assert!(made.is_valid(&scene.members[ALICE]));
+    let what = "the queue of another leaf";
+    scene.refuses(BOB, what, VIOLATION, made.as_update()).await;
+    // Its own stays, or is another one.
+    for queue in [
+        scene.members[BOB].own_leaf().queue(),
+        scene.device(BOB).says().queue,
+    ] {
+        let made = with_leaf(&mut scene, |leaf| {
+            leaf.set(extension_type::QUEUE_CONFIG, &queue);
+        });
+        assert!(made.is_valid(&scene.members[ALICE]));
+    }
+    scene.goes_on().await;
+}
+
+#[tokio::test]
 async fn a_new_signature_key() {
     let mut scene = Scene::set().await;
     let new = scene.site.device(ALL[BOB]);

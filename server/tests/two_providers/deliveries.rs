@@ -94,7 +94,12 @@ async fn a_provider_that_is_away_for_a_while() {
         let a = world.provider("a.example");
         let rows = a
             .store()
-            .outbox(&"b.example".parse().unwrap(), 100, 1 << 20)
+            .outbox(
+                &"b.example".parse().unwrap(),
+                &BTreeSet::new(),
+                100,
+                1 << 20,
+            )
             .await;
         rows.unwrap().len()
     };
@@ -112,7 +117,10 @@ async fn a_provider_that_is_away_for_a_while() {
     );
     until("the outbox is empty", async || {
         let a = world.provider("a.example");
-        let left = a.store().outbox(&"b.example".parse().unwrap(), 1, 1).await;
+        let left = a
+            .store()
+            .outbox(&"b.example".parse().unwrap(), &BTreeSet::new(), 1, 1)
+            .await;
         left.unwrap().is_empty()
     })
     .await;
@@ -218,7 +226,12 @@ async fn a_provider_that_does_not_answer_holds_up_nobody_else() {
     let a = world.provider("a.example");
     let rows = a
         .store()
-        .outbox(&"c.example".parse().unwrap(), 100, 1 << 20)
+        .outbox(
+            &"c.example".parse().unwrap(),
+            &BTreeSet::new(),
+            100,
+            1 << 20,
+        )
         .await;
     assert_eq!(rows.unwrap().len(), 7);
     // Nor does it keep the owner from ending.

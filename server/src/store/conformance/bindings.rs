@@ -209,7 +209,9 @@ pub(crate) async fn peers_are_told_of_a_client_that_is_gone(data: &impl Data) {
     ];
     write(&*store, writes).await;
     let told = async |at| {
-        let rows = store.outbox(&provider(at), usize::MAX, usize::MAX).await;
+        let rows = store
+            .outbox(&provider(at), &BTreeSet::new(), usize::MAX, usize::MAX)
+            .await;
         let rows = rows.unwrap().into_iter();
         let items = rows.map(|row| (row.created_at, row.item));
         items.collect::<Vec<_>>()
@@ -227,7 +229,11 @@ pub(crate) async fn peers_are_told_of_a_client_that_is_gone(data: &impl Data) {
         // They are told once.
         write(&*store, vec![close("alice")]).await;
     }
-    let id = store.outbox(&provider("a"), 1, 1).await.unwrap()[0].id;
+    let id = store
+        .outbox(&provider("a"), &BTreeSet::new(), 1, 1)
+        .await
+        .unwrap()[0]
+        .id;
     write(&*store, vec![Write::OutboxDone { id }, close("bob")]).await;
     let bob = (2_000, OutboxItem::ClientDeleted(client("bob")));
     assert_eq!(told("a").await, std::slice::from_ref(&bob));

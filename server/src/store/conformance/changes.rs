@@ -228,7 +228,7 @@ pub(crate) async fn numbers_are_never_given_twice(data: &impl Data) {
         assert!(row.sequence > last_sequence);
         last_sequence = row.sequence;
         let waiting = store
-            .outbox(&provider("b"), 9, 999)
+            .outbox(&provider("b"), &BTreeSet::new(), 9, 999)
             .await
             .unwrap()
             .remove(0);

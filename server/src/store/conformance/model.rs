@@ -387,7 +387,12 @@ async fn compare(store: &dyn Store, model: &Model, known: &mut Known) {
     }
     for destination in ["b", "c"] {
         let rows = store
-            .outbox(&provider(destination), usize::MAX, usize::MAX)
+            .outbox(
+                &provider(destination),
+                &BTreeSet::new(),
+                usize::MAX,
+                usize::MAX,
+            )
             .await;
         let mut found = Vec::new();
         for row in rows.unwrap() {

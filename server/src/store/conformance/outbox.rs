@@ -1,6 +1,7 @@
 //! Deliveries that wait for other providers.
 
 use super::*;
+use crate::store::OutboxRow;
 
 fn recipients(number: u8) -> Write {
     Write::OutboxAudience {
@@ -24,7 +25,12 @@ pub(crate) async fn the_outbox_is_in_order_for_each_destination(data: &impl Data
         )
         .await;
     }
-    let waiting = async |rows, bytes| store.outbox(&provider("b"), rows, bytes).await.unwrap();
+    let waiting = async |rows, bytes| {
+        store
+            .outbox(&provider("b"), &BTreeSet::new(), rows, bytes)
+            .await
+            .unwrap()
+    };
     let all = waiting(usize::MAX, usize::MAX).await;
     assert_eq!(all.len(), 3);
     for (row, payload) in all.iter().zip(["payload 0", "payload 2", "payload 4"]) {
@@ -56,6 +62,46 @@ pub(crate) async fn the_outbox_is_in_order_for_each_destination(data: &impl Data
     assert_eq!(waiting(9, 999).await, []);
 }
 
+pub(crate) async fn the_outbox_without_some_groups(data: &impl Data) {
+    let store = data.open();
+    let of = |group: &str, payload: &str| {
+        Write::Outbox(OutboxDelivery {
+            group_id: group_id(group),
+            ..delivery("b", 1, payload)
+        })
+    };
+    let gone = vec![
+        Write::ClientPeer {
+            client_id: client("alice"),
+            provider: provider("b"),
+        },
+        Write::CloseClient {
+            client_id: client("alice"),
+            at: 1,
+        },
+    ];
+    let deliveries = [("g", "one"), ("h", "two"), ("g", "three"), ("i", "four")];
+    let mut writes = vec![recipients(1)];
+    writes.extend(deliveries.map(|(group, payload)| of(group, payload)));
+    write(&*store, [writes, gone].concat()).await;
+    let waiting = async |but: &[&str], rows, bytes| {
+        let but = but.iter().map(|group| group_id(group)).collect();
+        let rows = store.outbox(&provider("b"), &but, rows, bytes).await;
+        let rows = rows.unwrap().into_iter();
+        let payload = |row: OutboxRow| match row.item {
+            OutboxItem::Delivery(delivery) => String::from_utf8(delivery.payload).unwrap(),
+            OutboxItem::ClientDeleted(_) => "gone".to_owned(),
+        };
+        rows.map(payload).collect::<Vec<_>>()
+    };
+    assert_eq!(waiting(&["g"], 9, 999).await, ["two", "four", "gone"]);
+    assert_eq!(waiting(&["h", "g"], 9, 999).await, ["four", "gone"]);
+    // What is left out does not count.
+    assert_eq!(waiting(&["g"], 1, 999).await, ["two"]);
+    assert_eq!(waiting(&["g", "h"], 9, 4).await, ["four"]);
+    assert_eq!(waiting(&["g", "h", "i"], 9, 0).await, ["gone"]);
+}
+
 pub(crate) async fn recipients_stay_while_deliveries_wait(data: &impl Data) {
     let store = data.open();
     let known = async |number| store.outbox_audience(&digest(number)).await.unwrap();
@@ -69,14 +115,21 @@ pub(crate) async fn recipients_stay_while_deliveries_wait(data: &impl Data) {
     let answered = Write::Outbox(delivery("c", 2, "x"));
     write(&*store, vec![other, waits, answered]).await;
     assert_eq!(known(1).await, Some(vec![1; 10]));
-    let row = store.outbox(&provider("c"), 1, 1).await.unwrap().remove(0);
+    let row = store
+        .outbox(&provider("c"), &BTreeSet::new(), 1, 1)
+        .await
+        .unwrap()
+        .remove(0);
     write(&*store, vec![Write::OutboxDone { id: row.id }]).await;
     // Used at 1000: not old yet, then old.
     store.sweep(1_000).await.unwrap();
     assert!(known(2).await.is_some());
     store.sweep(1_001).await.unwrap();
     assert!(known(1).await.is_some());
-    let row = store.outbox(&provider("b"), 1, 1).await.unwrap();
+    let row = store
+        .outbox(&provider("b"), &BTreeSet::new(), 1, 1)
+        .await
+        .unwrap();
     assert_eq!(row.len(), 1);
     // What was forgotten can be said again.
     let writes = vec![recipients(2), Write::Outbox(delivery("c", 2, "y"))];

@@ -1,5 +1,6 @@
 //! Reads: the connections for them, and each one in SQL.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moh_messages::{AudienceDigest, ClientId, DeliveryId, GroupId, ProviderName};
@@ -251,6 +252,7 @@ pub(super) fn outbox_destinations(
 pub(super) fn outbox(
     connection: &Connection,
     destination: &ProviderName,
+    but: &BTreeSet<GroupId>,
     max_rows: usize,
     max_bytes: usize,
 ) -> Result<Vec<OutboxRow>, StoreError> {
@@ -263,6 +265,10 @@ pub(super) fn outbox(
     let (mut found, mut bytes) = (Vec::new(), 0);
     while found.len() < max_rows && (bytes < max_bytes || found.is_empty()) {
         let Some(row) = rows.next()? else { break };
+        let group_id: GroupId = opaque(row.get(1)?)?;
+        if but.contains(&group_id) {
+            continue;
+        }
         let payload: Vec<u8> = row.get(6)?;
         bytes += payload.len();
         let (created_at, deleted) = (number(row, 5)?, row.get::<_, Option<String>>(7)?);
@@ -270,7 +276,7 @@ pub(super) fn outbox(
             Some(client) => OutboxItem::ClientDeleted(name(&client)?),
             None => OutboxItem::Delivery(OutboxDelivery {
                 destination: destination.clone(),
-                group_id: opaque(row.get(1)?)?,
+                group_id,
                 delivery_id: opaque(row.get(2)?)?,
                 digest: opaque(row.get(3)?)?,
                 except: row.get(4)?,

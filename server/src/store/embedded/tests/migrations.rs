@@ -1,5 +1,7 @@
 //! A file of an older version keeps what is in it, and is the same as a new one afterwards.
 
+use std::collections::BTreeSet;
+
 use crate::store::conformance::{client, key_package, known_client, pool};
 
 use super::*;
@@ -69,7 +71,10 @@ async fn a_file_of_version_2_keeps_what_is_in_it() {
         assert!(store.consent(&alice, &bob).await.unwrap());
         let items = queue(&*store, "alice", 0).await;
         assert_eq!((payloads(&items), items[0].sequence), (vec!["hello"], 1));
-        let waiting = store.outbox(&provider("c"), 9, 999).await.unwrap();
+        let waiting = store
+            .outbox(&provider("c"), &BTreeSet::new(), 9, 999)
+            .await
+            .unwrap();
         assert_eq!(waiting.len(), 1);
         assert_eq!(waiting[0].delivery().unwrap().payload, b"out");
         let version = store.group_version(&group_id("old")).await.unwrap();
