@@ -6,6 +6,7 @@ mod accounts;
 mod claims;
 mod clock;
 mod concurrency;
+mod connecting;
 mod connections;
 mod deliveries;
 mod keys;
