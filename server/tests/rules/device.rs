@@ -118,6 +118,13 @@ impl Device {
         Arc::new(Self::with_key(id, &self.home, self.suite, signer))
     }
 
+    /// The same client, in another ciphersuite with keys of the same kind.
+    pub(crate) fn in_suite(&self, suite: CipherSuite) -> Arc<Self> {
+        let (storage, scheme) = (self.mls.storage(), self.signer.signature_scheme());
+        let signer = SignatureKeyPair::read(storage, self.signer.public(), scheme).unwrap();
+        Arc::new(Self::with_key(self.id.as_str(), &self.home, suite, signer))
+    }
+
     /// The same client, which has lost everything but its key.
     pub(crate) fn again(&self) -> Arc<Self> {
         self.with_same_key(self.id.as_str())

@@ -572,7 +572,8 @@ async fn a_client_hears_once_that_a_pool_is_low() {
     pools.site.end().await;
 }
 
-/// Also when many ask at once, at two nodes that know nothing of each other.
+/// Also when many ask at once, at two nodes that know nothing of each other: each for KeyPackages
+/// of another ciphersuite, so that they do not ask for the same ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_client_hears_once_however_many_ask_at_once() {
     const PACKAGES: usize = 12;
@@ -582,15 +583,16 @@ async fn a_client_hears_once_however_many_ask_at_once() {
     })
     .await;
     let Pools { site, alice, bob } = &pools;
+    let also = alice.in_suite(CipherSuite::X25519_CHACHA20POLY1305_ED25519);
     let other = site.another_node().await;
     let mut rounds = 0;
-    for round in 1..=6 {
-        let packages: Vec<_> = (0..PACKAGES).map(|_| alice.key_package()).collect();
-        assert_eq!(pools.upload(&packages).await, OK);
+    for round in 1..=12 {
+        let packages = (0..PACKAGES).map(|number| [&alice, &also][number % 2].key_package());
+        assert_eq!(pools.upload(&packages.collect::<Vec<_>>()).await, OK);
         let asked = (0..PACKAGES).map(|number| {
-            let node = if number % 2 == 0 { &site.node } else { &other };
+            let (node, suite) = [(&site.node, alice.suite), (&other, also.suite)][number % 2];
             let target = [alice.id.user_id()];
-            let request = group_request(&bob.home, &bob.id.user_id(), &target, &[], &ONE);
+            let request = group_request(&bob.home, &bob.id.user_id(), &target, &[], &[suite]);
             let node = node.clone();
             tokio::spawn(async move { answer(&node, Endpoint::GroupKeyPackages, request).await })
         });
