@@ -58,6 +58,18 @@ struct Inner {
     new_events: Notify,
 }
 
+/// Whoever is about connections. What is left to do is looked for when that is over.
+pub(crate) struct Connecting<'c> {
+    _guard: tokio::sync::MutexGuard<'c, ()>,
+    new_events: &'c Notify,
+}
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.new_events.notify_one();
+    }
+}
+
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client")
@@ -319,8 +331,18 @@ impl Client {
         self.inner.cipher_suite
     }
 
-    pub(crate) fn connecting(&self) -> &tokio::sync::Mutex<()> {
-        &self.inner.connecting
+    /// Waits until nobody else is about connections.
+    pub(crate) async fn lock_connections(&self) -> Connecting<'_> {
+        Connecting {
+            _guard: self.inner.connecting.lock().await,
+            new_events: &self.inner.new_events,
+        }
+    }
+
+    /// The same, where nobody is; it is for whoever looks all the time, and needs no word when
+    /// that is over.
+    pub(crate) fn try_lock_connections(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.inner.connecting.try_lock().ok()
     }
 
     pub(crate) fn processing(&self) -> &tokio::sync::Mutex<()> {

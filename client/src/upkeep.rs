@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::events::Event;
 use crate::mls;
 use crate::settle::load;
+use crate::store::RejoinRow;
 
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,14 +33,21 @@ pub(crate) enum Errand {
     Update(GroupId),
 }
 
+/// How long a round of errands goes on, before there is a look at what has arrived.
+const ROUND: Duration = Duration::from_secs(5);
+/// How long until there is another round, at most.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(60 * 60);
+/// How often a group that nobody here knows is asked for, at most.
+const MAX_FAILURES: u32 = 8;
 /// How often keys are changed in each group, at least, in milliseconds.
 const UPDATE_EVERY_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 /// How often there is a look at what nobody gives notice of, in milliseconds.
 pub(crate) const LOOK_EVERY_MS: u64 = 24 * 60 * 60 * 1000;
 
 impl Client {
-    /// Does what is to be done now; when there is more to do.
+    /// Does what is to be done now, as far as that takes not too long; when there is more to do.
     pub(crate) async fn upkeep(&self) -> Result<Option<Instant>, Error> {
+        let until = Instant::now() + ROUND;
         let (peers, endings, providers) = self
             .store()
             .run(|tx| {
@@ -47,31 +55,34 @@ impl Client {
                 Ok::<_, Error>((peers, endings, tx.unverified_providers()?))
             })
             .await?;
-        let mut next = None;
+        // There is a look at what nobody gives notice of.
+        let mut next = Some(Instant::now() + LOOK_AT_CLOCK);
         for peer in peers {
             let work = self.look_after_connection(&peer);
-            let again = self.run(Errand::Connection(peer.clone()), work).await?;
+            let again = self
+                .run(until, Errand::Connection(peer.clone()), work)
+                .await?;
             next = earlier(next, again);
         }
         for group in endings {
             let work = self.look_after_ending(&group);
-            let again = self.run(Errand::Ending(group.clone()), work).await?;
+            let again = self.run(until, Errand::Ending(group.clone()), work).await?;
             next = earlier(next, again);
         }
         for provider in providers {
             let work = self.look_after_attestations(&provider);
-            let again = self.run(Errand::Attestations(provider.clone()), work);
+            let again = self.run(until, Errand::Attestations(provider.clone()), work);
             next = earlier(next, again.await?);
         }
-        next = earlier(next, self.join_lost_groups().await?);
-        next = earlier(next, self.renew().await?);
-        let again = self.run(Errand::KeyPackages, self.look_after_key_packages());
+        next = earlier(next, self.join_lost_groups(until).await?);
+        next = earlier(next, self.renew(until).await?);
+        let again = self.run(until, Errand::KeyPackages, self.look_after_key_packages());
         next = earlier(next, again.await?);
         Ok(next)
     }
 
     /// Joins the groups again that this client cannot follow.
-    async fn join_lost_groups(&self) -> Result<Option<Instant>, Error> {
+    async fn join_lost_groups(&self, until: Instant) -> Result<Option<Instant>, Error> {
         let rows = self.store().run(|tx| Ok::<_, Error>(tx.rejoins()?)).await?;
         let mut next = None;
         for row in rows {
@@ -80,20 +91,39 @@ impl Client {
                 Some(Instant::now() + Duration::from_millis(wait_ms))
             } else {
                 let errand = Errand::Rejoin(row.group.clone());
-                self.run(errand, self.look_after_lost_group(&row)).await?
+                let work = self.look_after_lost_group(&row);
+                let again = self.run(until, errand.clone(), work).await?;
+                let failures = self.errand_retry(&errand).map_or(0, |retry| retry.failures);
+                if failures >= MAX_FAILURES {
+                    self.give_up_unknown_group(&row).await?;
+                }
+                again
             };
             next = earlier(next, again);
         }
         Ok(next)
     }
 
+    /// Whoever names a group that nobody here knows, and does not answer, is not asked for ever.
+    async fn give_up_unknown_group(&self, row: &RejoinRow) -> Result<(), Error> {
+        let (group, now_ms) = (row.group.clone(), self.api().now_ms());
+        self.store()
+            .run(move |tx| {
+                if tx.owner(&group)?.is_none() {
+                    tx.give_up_rejoin(&group, now_ms)?;
+                }
+                Ok::<_, Error>(())
+            })
+            .await
+    }
+
     /// Has the own key attested anew where half of the time is over, and changes keys in groups
     /// where that has not happened for long.
-    async fn renew(&self) -> Result<Option<Instant>, Error> {
+    async fn renew(&self, until: Instant) -> Result<Option<Instant>, Error> {
         let now_ms = self.api().now_ms();
         if self.is_renewal_due(now_ms) {
             let looked = self.look_for_old_leaves(now_ms);
-            let again = self.run(Errand::Renewal, looked).await?;
+            let again = self.run(until, Errand::Renewal, looked).await?;
             if again.is_some() {
                 return Ok(again);
             }
@@ -101,7 +131,7 @@ impl Client {
         let mut next = None;
         for group in self.old_leaves() {
             let work = self.look_after_leaf(&group);
-            let again = self.run(Errand::Update(group.clone()), work).await?;
+            let again = self.run(until, Errand::Update(group.clone()), work).await?;
             next = earlier(next, again);
         }
         Ok(next)
@@ -114,7 +144,13 @@ impl Client {
             .run(move |tx| {
                 let mut old = Vec::new();
                 for id in tx.all_groups()? {
-                    let group = load(tx, &id)?;
+                    let group = match load(tx, &id) {
+                        Ok(group) => group,
+                        Err(error) => {
+                            tracing::warn!(%error, ?id, "the state of a group");
+                            continue;
+                        }
+                    };
                     let updated_ms = tx.updated_ms(&id, now_ms)?;
                     let is_old = now_ms >= updated_ms.saturating_add(UPDATE_EVERY_MS);
                     if is_old
@@ -175,6 +211,7 @@ impl Client {
     /// Runs an errand, unless it failed a short while ago; when it is to be tried again.
     async fn run(
         &self,
+        until: Instant,
         errand: Errand,
         work: impl Future<Output = Result<(), Error>>,
     ) -> Result<Option<Instant>, Error> {
@@ -183,6 +220,10 @@ impl Client {
             && retry.not_before > Instant::now()
         {
             return Ok(Some(retry.not_before));
+        }
+        if Instant::now() >= until {
+            // After a look at what has arrived.
+            return Ok(Some(until));
         }
         match work.await {
             Ok(()) => {

@@ -60,7 +60,6 @@ impl Client {
             return Ok(state::receive(tx, peer, request)?);
         };
         match row.step {
-            Step::Ending => Ok(state::receive(tx, peer, request)?),
             // Asked once more: the group of before is not there any more.
             Step::Received => {
                 if let Some(before) = &row.request {
@@ -80,7 +79,8 @@ impl Client {
                 // What is not there cannot stay.
                 Err(Left::Out(None, Reason::Refused))
             }
-            Step::Asking | Step::Sent | Step::Accepting | Step::Connected => {
+            // It waits for the end of what there is.
+            Step::Asking | Step::Sent | Step::Accepting | Step::Connected | Step::Ending => {
                 if row.step == Step::Sent {
                     // They have not seen what was asked, or have declined it: a change will tell.
                     row.todo |= TO_UPDATE;
@@ -129,6 +129,17 @@ impl Client {
             return Ok(());
         };
         match (changed.decision, row.step) {
+            (ConnectionDecision::Consented, Step::Ending) if row.request.is_some() => {
+                // Not what is to be withdrawn, but what was asked since.
+                let Some(request) = row.request else {
+                    return Ok(());
+                };
+                let theirs = ConnectionRow::received(row.peer, request);
+                if !self.begin_to_accept(tx, theirs.clone(), 0)? {
+                    state::end(tx, theirs, DisconnectReason::Ended, now_ms)?;
+                }
+                Ok(())
+            }
             (ConnectionDecision::Consented, Step::Received) => {
                 if !self.begin_to_accept(tx, row.clone(), 0)? {
                     state::end(tx, row, DisconnectReason::Ended, now_ms)?;

@@ -121,7 +121,7 @@ impl Client {
 
     /// The peer cannot be asked: nothing of it is to remain.
     async fn give_up_asking(&self, peer: &UserId) -> Result<(), Error> {
-        let (peer, now_ms) = (peer.clone(), self.api().now_ms());
+        let peer = peer.clone();
         self.store()
             .run(move |tx| {
                 let Some(row) = tx.connection(&peer)? else {
@@ -133,8 +133,7 @@ impl Client {
                 if let Some(group) = &row.group {
                     tx.insert_ending(group)?;
                 }
-                let ending = ConnectionRow::new(peer, Step::Ending, now_ms, None);
-                Ok::<_, Error>(tx.put_connection(&ending)?)
+                Ok::<_, Error>(state::withdraw_later(tx, row)?)
             })
             .await?;
         self.new_events().notify_one();
@@ -210,7 +209,7 @@ impl Client {
                 let peer = row.peer.clone();
                 self.store()
                     .run(move |tx| match tx.connection(&peer)? {
-                        Some(row) => Ok(state::finish(tx, &row, DisconnectReason::Ended)?),
+                        Some(row) => Ok(state::finish(tx, row, DisconnectReason::Ended)?),
                         None => Ok::<_, Error>(()),
                     })
                     .await?;
@@ -271,10 +270,12 @@ impl Client {
         let peer = peer.clone();
         self.store()
             .run(move |tx| match tx.connection(&peer)? {
-                Some(row) if row.step == Step::Ending => Ok(tx.delete_connection(&peer)?),
+                Some(row) if row.step == Step::Ending => Ok(state::leave_off(tx, row)?),
                 _ => Ok::<_, Error>(()),
             })
-            .await
+            .await?;
+        self.new_events().notify_one();
+        Ok(())
     }
 
     /// Deletes a connection group that is over; or leaves it, where that cannot be.
@@ -306,8 +307,8 @@ impl Client {
 
     /// Goes on with a peer, of its own accord.
     pub(crate) async fn look_after_connection(&self, peer: &UserId) -> Result<(), Error> {
-        // Whoever is about it will see to it.
-        let Ok(_guard) = self.connecting().try_lock() else {
+        // Whoever is about it will see to it, and say when that is over.
+        let Some(_guard) = self.try_lock_connections() else {
             return Ok(());
         };
         match self.take_steps(peer, None).await {
@@ -336,7 +337,7 @@ impl Client {
                     Step::Accepting if row.request.is_none() => {
                         state::end(tx, row, DisconnectReason::Withdrawn, now_ms)?;
                     }
-                    Step::Ending => tx.delete_connection(&peer)?,
+                    Step::Ending => state::leave_off(tx, row)?,
                     _ => return Ok::<_, Error>(false),
                 }
                 Ok(true)
@@ -350,7 +351,7 @@ impl Client {
 
     /// Ends a connection group, of its own accord.
     pub(crate) async fn look_after_ending(&self, group: &GroupId) -> Result<(), Error> {
-        let Ok(_guard) = self.connecting().try_lock() else {
+        let Some(_guard) = self.try_lock_connections() else {
             return Ok(());
         };
         self.end_connection_group(group).await

@@ -22,7 +22,7 @@ use crate::events::DisconnectReason;
 use crate::store::{ConnectionRow, Step, TO_CONSENT, TO_TELL, TO_UPDATE};
 
 pub(crate) use go_on::has_done;
-pub(crate) use state::{after_join, is_of_two, is_over, is_refused};
+pub(crate) use state::{after_join, end, is_of_two, is_over, is_refused, leave_off};
 
 /// How many pages of blocks are read, at most.
 const MAX_PAGES: usize = 1000;
@@ -68,7 +68,7 @@ impl Client {
         if peer == self.user_id() {
             return Err(Error::OwnUser(peer.clone()));
         }
-        let _guard = self.connecting().lock().await;
+        let _guard = self.lock_connections().await;
         let mut row = self.connection(peer).await?;
         if row.as_ref().is_some_and(|row| row.step == Step::Ending) {
             self.withdraw(peer).await?;
@@ -93,7 +93,7 @@ impl Client {
     /// See [`Error`]. After [`Error::Unsettled`] what is left to do is done later. It is
     /// [`Error::NoRequest`] where the user has taken back what they asked.
     pub async fn accept(&self, peer: &UserId) -> Result<GroupId, Error> {
-        let _guard = self.connecting().lock().await;
+        let _guard = self.lock_connections().await;
         self.accept_request(peer).await
     }
 
@@ -136,7 +136,7 @@ impl Client {
     /// When the provider refuses, there is no answer, or the state database cannot be used. It is
     /// [`Error::AlreadyConnected`] where the request was accepted.
     pub async fn decline(&self, peer: &UserId) -> Result<(), Error> {
-        let _guard = self.connecting().lock().await;
+        let _guard = self.lock_connections().await;
         if let Some(row) = self.connection(peer).await?
             && matches!(row.step, Step::Accepting | Step::Connected)
         {
@@ -165,7 +165,7 @@ impl Client {
     /// See [`Error`]. Whatever the error, it is stored here that the connection is over, and what
     /// is left to do is done later.
     pub async fn disconnect(&self, peer: &UserId) -> Result<(), Error> {
-        let _guard = self.connecting().lock().await;
+        let _guard = self.lock_connections().await;
         let (user, now_ms) = (peer.clone(), self.api().now_ms());
         let group = self
             .store()
@@ -310,7 +310,7 @@ impl Client {
 
     /// The provider withdraws consents, and declines what was asked; what is here follows.
     async fn block(&self, target: BlockTarget) -> Result<(), Error> {
-        let _guard = self.connecting().lock().await;
+        let _guard = self.lock_connections().await;
         self.set_block(target.clone(), true).await?;
         let now_ms = self.api().now_ms();
         let groups = self

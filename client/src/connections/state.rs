@@ -11,7 +11,7 @@ use crate::key_packages;
 use crate::mls;
 use crate::queue::welcome_of;
 use crate::store::{
-    ConnectionRow, KeptRequest, Step, StoreError, TO_CONSENT, TO_TELL, TO_UPDATE, Tx,
+    ConnectionRow, KeptRequest, Step, StoreError, TO_COMMIT, TO_CONSENT, TO_TELL, TO_UPDATE, Tx,
 };
 
 /// The state of a group is about to be deleted. Whether that is the group of a connection, which
@@ -26,7 +26,7 @@ pub(crate) fn is_over(
     let Some(row) = tx.connection_of(group)? else {
         return Ok(was_to_end);
     };
-    finish(tx, &row, reason)?;
+    finish(tx, row, reason)?;
     Ok(true)
 }
 
@@ -50,31 +50,53 @@ pub(crate) fn is_refused(
         // Who was invited may join from outside.
         tx.put_connection(&row)?;
     } else {
-        finish(tx, &row, DisconnectReason::Ended)?;
+        finish(tx, row, DisconnectReason::Ended)?;
     }
     Ok(true)
 }
 
-/// A connection is over. The peer may have asked for another one since.
+/// A connection is over, and the application is told so. The peer may not add the user to groups
+/// any more.
 pub(super) fn finish(
     tx: &Tx<'_>,
-    row: &ConnectionRow,
+    row: ConnectionRow,
     reason: DisconnectReason,
 ) -> Result<(), StoreError> {
     tx.insert_event(&Event::Disconnected {
         peer: row.peer.clone(),
         reason,
     })?;
-    match &row.request {
-        Some(request) if Some(&request.group) != row.group.as_ref() => {
-            receive(tx, &row.peer, request.clone())
-        }
-        _ => tx.delete_connection(&row.peer),
+    // Where another device has ended it, it has seen to that.
+    if row.step == Step::Received || reason == DisconnectReason::Withdrawn {
+        return leave_off(tx, row);
+    }
+    withdraw_later(tx, row)
+}
+
+/// The provider is to be told that a connection is over. What the peer asks meanwhile waits.
+pub(super) fn withdraw_later(tx: &Tx<'_>, row: ConnectionRow) -> Result<(), StoreError> {
+    let request = other_request(&row);
+    let mut ending = ConnectionRow::new(row.peer, Step::Ending, row.since_ms, None);
+    ending.request = request;
+    tx.put_connection(&ending)
+}
+
+/// There is nothing more to a connection; but the peer may have asked for another one since.
+pub(crate) fn leave_off(tx: &Tx<'_>, row: ConnectionRow) -> Result<(), StoreError> {
+    match other_request(&row) {
+        Some(request) => receive(tx, &row.peer, request),
+        None => tx.delete_connection(&row.peer),
     }
 }
 
+/// What the peer asks beside what there is.
+fn other_request(row: &ConnectionRow) -> Option<KeptRequest> {
+    let request = row.request.clone()?;
+    (Some(&request.group) != row.group.as_ref()).then_some(request)
+}
+
 /// A connection is over for good, with all that belongs to it.
-pub(super) fn end(
+pub(crate) fn end(
     tx: &Tx<'_>,
     row: ConnectionRow,
     reason: DisconnectReason,
@@ -85,7 +107,7 @@ pub(super) fn end(
         request: None,
         ..row
     };
-    Ok(finish(tx, &row, reason)?)
+    Ok(finish(tx, row, reason)?)
 }
 
 /// A peer asks to be connected.
@@ -117,7 +139,7 @@ pub(super) fn let_go(tx: &Tx<'_>, row: &ConnectionRow, now_ms: u64) -> Result<()
 
 /// A request will not be accepted: what came with it, and what came for its group, is nothing.
 pub(super) fn forget_request(tx: &Tx<'_>, request: &KeptRequest, now_ms: u64) -> Result<(), Error> {
-    tx.drop_parked(&request.group)?;
+    tx.drop_parked(&request.group, &request.item.sender)?;
     tx.insert_left_group(&request.group, now_ms)?;
     let QueueItemPayload::ConnectionRequest(content) = &request.item.payload else {
         return Ok(());
@@ -151,7 +173,13 @@ impl Client {
         let now_ms = self.api().now_ms();
         let members = mls::members(group);
         let peer_is_in = members.iter().any(|member| member.user_id() == row.peer);
+        let is_private = members.iter().all(|member| {
+            let user = member.user_id();
+            user == row.peer || user == *self.user_id()
+        });
         match row.step {
+            // What the owner must not let happen: somebody else reads.
+            _ if !is_private => end(tx, row, DisconnectReason::Ended, now_ms)?,
             Step::Asking if peer_is_in => {
                 row.step = Step::Sent;
                 row.since_ms = now_ms;
@@ -179,8 +207,8 @@ impl Client {
                 }
                 end(tx, row, DisconnectReason::Declined, self.api().now_ms())
             }
-            (Step::Sent, None) => Ok(finish(tx, &row, DisconnectReason::Declined)?),
-            _ => Ok(finish(tx, &row, DisconnectReason::Ended)?),
+            (Step::Sent, None) => Ok(finish(tx, row, DisconnectReason::Declined)?),
+            _ => Ok(finish(tx, row, DisconnectReason::Ended)?),
         }
     }
 }
@@ -193,7 +221,7 @@ pub(super) fn connected(tx: &Tx<'_>, mut row: ConnectionRow, now_ms: u64) -> Res
     let is_told = row.step == Step::Accepting && !row.has_to(TO_TELL);
     row.step = Step::Connected;
     row.since_ms = now_ms;
-    row.todo = 0;
+    row.todo &= TO_COMMIT;
     tx.put_connection(&row)?;
     if is_told {
         Ok(())
@@ -238,6 +266,11 @@ pub(crate) fn after_join(
         row.todo &= !TO_TELL;
         tx.put_connection(&row)?;
         let is_accepted = row.step == Step::Accepting;
+        if is_accepted && !is_of_two(group, own, &row.peer) {
+            // Another group than what was asked for.
+            end(tx, row, DisconnectReason::Ended, now_ms)?;
+            return Ok(true);
+        }
         if is_accepted && is_to_tell {
             // Before anything that was written there.
             tell_connected(tx, row)?;

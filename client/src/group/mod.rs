@@ -9,6 +9,7 @@ use std::sync::Arc;
 use moh_messages::{ClientId, GroupId, MAX_APPLICATION_BYTES, OutOfBounds, QueueConfig, UserId};
 
 use crate::client::Client;
+use crate::connections;
 use crate::error::Error;
 use crate::mls;
 use crate::settle::{end_group, load};
@@ -179,17 +180,16 @@ impl Client {
         let (id, now_ms) = (group.clone(), self.api().now_ms());
         self.store()
             .run(move |tx| {
-                if tx.owner(&id)?.is_none() {
-                    return Err(Error::UnknownGroup(id));
-                }
+                let owner = tx.owner(&id)?;
+                let owner = owner.ok_or_else(|| Error::UnknownGroup(id.clone()))?;
                 if let Some(connection) = tx.connection_of(&id)? {
-                    tx.delete_connection(&connection.peer)?;
+                    connections::leave_off(tx, connection)?;
                 }
                 tx.delete_ending(&id)?;
                 tx.delete_pending(&id)?;
                 tx.delete_unsent(&id)?;
                 tx.drop_staged(&id)?;
-                tx.drop_parked(&id)?;
+                tx.drop_parked(&id, &owner)?;
                 Ok(end_group(tx, &id, now_ms)?)
             })
             .await

@@ -146,12 +146,15 @@ impl Client {
     /// Processes an item, or parks it.
     fn take(&self, tx: &Tx<'_>, item: &QueueItem) -> Result<(), Error> {
         if let Some(request) = self.is_being_accepted(tx, item) {
+            if tx.count_parked(&request.group)? >= MAX_WAITING {
+                return Ok(());
+            }
             return Ok(tx.park(&request.group, item)?);
         }
         if let Some(group) = self.group_of(tx, item)
-            && tx.has_to_wait(&group)?
+            && tx.has_to_wait(&group, &item.sender)?
         {
-            let is_too_much = tx.is_requested(&group)?
+            let is_too_much = tx.is_requested(&group, &item.sender)?
                 && tx.pending(&group)?.is_none()
                 && tx.count_parked(&group)? >= MAX_WAITING;
             return if is_too_much {

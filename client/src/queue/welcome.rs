@@ -2,10 +2,10 @@
 
 use moh_messages::client_api::{QueueItem, QueueItemPayload};
 use moh_messages::{
-    DsAuth, DsErrorCode, DsRequestBody, DsResponseBody, GroupId, GroupType, KeyPackageRef, Message,
-    MlsBytes, Signature, TreeBytes, WelcomeInfo,
+    ClientId, DsAuth, DsErrorCode, DsRequestBody, DsResponseBody, GroupId, GroupType,
+    KeyPackageRef, Message, MlsBytes, Signature, TreeBytes, UserId, WelcomeInfo,
 };
-use openmls::group::{ProcessedWelcome, StagedWelcome};
+use openmls::group::{MlsGroup, ProcessedWelcome, StagedWelcome};
 use openmls::prelude::{MlsMessageBodyIn, MlsMessageIn, RatchetTreeIn, Welcome};
 use tls_codec::DeserializeBytes;
 
@@ -16,7 +16,7 @@ use crate::attestations;
 use crate::client::Client;
 use crate::connections;
 use crate::error::Error;
-use crate::events::{Event, Operation, Reason};
+use crate::events::{DisconnectReason, Event, Operation, Reason};
 use crate::group::{ds_request, signed_request};
 use crate::mls;
 use crate::settle::{delete_state, drop_unsent, load};
@@ -56,6 +56,10 @@ impl Client {
             }
             Some(_) => return Err(out(Reason::AlreadyJoined)),
             None => {}
+        }
+        // Somebody else has used the name of this group in a request.
+        if !is_accepted && let Some(row) = tx.connection_requested(&group)? {
+            connections::end(tx, row, DisconnectReason::Ended, self.api().now_ms())?;
         }
         let body = DsRequestBody::WelcomeInfo(WelcomeInfo {
             group_id: group.clone(),
@@ -153,6 +157,7 @@ impl Client {
         drop_unsent(tx, group_id)?;
         delete_state(tx, group_id)?;
         // The owner has checked lifetimes when leaves entered the tree; they may have ended since.
+        let mut by = None;
         let group = StagedWelcome::build_from_welcome(tx, &mls::join_config(), welcome)
             .and_then(|joining| {
                 joining
@@ -160,12 +165,16 @@ impl Client {
                     .skip_lifetime_validation()
                     .build()
             })
-            .and_then(|staged| staged.into_group(tx))
+            .and_then(|staged| {
+                let sender = staged.welcome_sender().ok();
+                by = sender.and_then(|leaf| mls::client_of(leaf.credential()));
+                staged.into_group(tx)
+            })
             .map_err(|error| {
                 tracing::debug!(%error, "a Welcome is left out");
                 refused()
             })?;
-        if peer.is_some_and(|peer| !connections::is_of_two(&group, self.user_id(), peer)) {
+        if !self.may_join(&group, peer, by.as_ref()) {
             return Err(refused());
         }
         let used = tx
@@ -198,6 +207,27 @@ impl Client {
             members: mls::members(&group),
         })?;
         Ok(())
+    }
+}
+
+impl Client {
+    /// Whether a Welcome leads where it may: what a peer asked for is a group of the two; and into
+    /// another connection group only a device of the same user leads.
+    fn may_join(&self, group: &MlsGroup, peer: Option<&UserId>, by: Option<&ClientId>) -> bool {
+        let own = self.user_id();
+        if let Some(peer) = peer {
+            return connections::is_of_two(group, own, peer);
+        }
+        if mls::kind_of(group) == GroupType::Regular {
+            return true;
+        }
+        let members = mls::members(group);
+        let other = members
+            .iter()
+            .map(ClientId::user_id)
+            .find(|user| user != own);
+        by.is_some_and(|by| by.user_id() == *own)
+            && other.is_none_or(|peer| connections::is_of_two(group, own, &peer))
     }
 }
 

@@ -103,7 +103,7 @@ impl Client {
             Operation::Delete => {
                 // Whoever deletes the group of a connection need not be told.
                 if let Some(connection) = tx.connection_of(&row.group)? {
-                    tx.delete_connection(&connection.peer)?;
+                    connections::leave_off(tx, connection)?;
                 }
                 end_group(tx, &row.group, now_ms)?;
             }
@@ -194,7 +194,7 @@ fn give_up_state(tx: &Tx<'_>, pending: &Pending, code: DsErrorCode) -> Result<()
     match pending.operation {
         Operation::CreateGroup => {
             if let Some(connection) = tx.connection_of(&pending.group)? {
-                tx.delete_connection(&connection.peer)?;
+                connections::leave_off(tx, connection)?;
             }
             Ok(load(tx, &pending.group)?.delete(tx.storage())?)
         }

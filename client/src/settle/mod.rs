@@ -39,7 +39,7 @@ const MAX_RETRY_MS: u64 = 60_000;
 /// When a stored request goes out again by itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Retry {
-    failures: u32,
+    pub(crate) failures: u32,
     pub(crate) not_before: Instant,
 }
 
@@ -74,6 +74,8 @@ impl Client {
             },
             Reply::Unknown(error) => error,
         };
+        // It is to go out again by itself.
+        self.new_events().notify_one();
         Err(unsettled(&pending.group, cause))
     }
 

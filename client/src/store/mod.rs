@@ -54,7 +54,7 @@ pub enum StoreError {
 }
 
 /// What leads from each version of the database to the next, beginning with an empty one.
-const STEPS: [&str; 3] = [SCHEMA, FURTHER_OPERATIONS, PEOPLE];
+const STEPS: [&str; 4] = [SCHEMA, FURTHER_OPERATIONS, PEOPLE, UPKEEP];
 
 const SCHEMA: &str = "
 CREATE TABLE kv (
@@ -133,6 +133,9 @@ CREATE TABLE unverified (
     attestation BLOB NOT NULL, seen_ms INTEGER NOT NULL, UNIQUE (group_id, attestation)
 );
 CREATE INDEX unverified_of ON unverified (provider);
+";
+
+const UPKEEP: &str = "
 -- Groups that this client cannot follow, and is to join again at not_before_ms; or, by state, has
 -- joined again, or could not, which counts until then. epoch: that of the state which is no good.
 CREATE TABLE rejoins (
@@ -144,6 +147,8 @@ ALTER TABLE groups ADD COLUMN updated_ms INTEGER NOT NULL DEFAULT 0;
 -- The database was lost, and this one does not replace it yet; when it did.
 ALTER TABLE account ADD COLUMN is_new INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE account ADD COLUMN lost_ms INTEGER NOT NULL DEFAULT 0;
+-- Who delivered what waits.
+ALTER TABLE parked ADD COLUMN sender TEXT NOT NULL DEFAULT '';
 ";
 
 /// The state database, shared by all that use it.
@@ -188,9 +193,16 @@ impl Store {
         let key_path = Arc::clone(&self.key_path);
         blocking(move || KeyFile::delete(&key_path)).await?;
         let is_over = Arc::clone(&self.is_over);
-        self.run(|tx| Ok::<_, Error>(tx.wipe()?)).await?;
-        is_over.store(true, Ordering::Relaxed);
-        Ok(())
+        let wiped = self
+            .run(move |tx| {
+                tx.wipe()?;
+                // Nobody gets to write in between.
+                is_over.store(true, Ordering::Relaxed);
+                Ok::<_, Error>(())
+            })
+            .await;
+        self.is_over.store(wiped.is_ok(), Ordering::Relaxed);
+        wiped
     }
 
     /// Runs `work` in a transaction of its own: all of it becomes durable, or, where it fails,

@@ -1,7 +1,7 @@
 //! Connections, as typed reads and writes.
 
 use moh_messages::client_api::QueueItem;
-use moh_messages::{GroupId, GroupType, Message, UserId};
+use moh_messages::{GroupId, GroupType, Message, ProviderName, UserId};
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{OptionalExtension, Row};
 
@@ -157,11 +157,26 @@ impl Tx<'_> {
         Ok(statement.query_row([group.as_slice()], |row| row.get(0))?)
     }
 
-    /// Whether a request for a connection has this group, which is not joined.
-    pub(crate) fn is_requested(&self, group: &GroupId) -> Result<bool, StoreError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM connections WHERE request_group = ?1)";
-        let mut statement = self.conn.prepare_cached(sql)?;
-        Ok(statement.query_row([group.as_slice()], |row| row.get(0))?)
+    /// The connection for whose group, which is not joined, there is a request.
+    pub(crate) fn connection_requested(
+        &self,
+        group: &GroupId,
+    ) -> Result<Option<ConnectionRow>, StoreError> {
+        Ok(self
+            .conn
+            .prepare_cached(&format!("{CONNECTION} WHERE request_group = ?1"))?
+            .query_row([group.as_slice()], connection)
+            .optional()?)
+    }
+
+    /// Whether a request for a connection, by a user of this provider, has this group.
+    pub(crate) fn is_requested(
+        &self,
+        group: &GroupId,
+        sender: &ProviderName,
+    ) -> Result<bool, StoreError> {
+        let row = self.connection_requested(group)?;
+        Ok(row.is_some_and(|row| row.peer.provider() == *sender))
     }
 
     /// All of them, by the name of the peer.

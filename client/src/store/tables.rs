@@ -470,20 +470,25 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Whether queue items of the group have to wait for an answer, of the owner or of the user
-    /// who is asked to be connected, or for others of it that do.
-    pub(crate) fn has_to_wait(&self, group: &GroupId) -> Result<bool, StoreError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM pending WHERE group_id = ?1)
-                       OR EXISTS (SELECT 1 FROM connections WHERE request_group = ?1)
-                       OR EXISTS (SELECT 1 FROM parked WHERE group_id = ?1)";
+    /// Whether queue items of the group, by this provider, have to wait: for an answer of the
+    /// owner or of the user who is asked to be connected, or for others of it that do.
+    pub(crate) fn has_to_wait(
+        &self,
+        group: &GroupId,
+        sender: &ProviderName,
+    ) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM pending WHERE group_id = ?1 AND owner = ?2)
+                       OR EXISTS (SELECT 1 FROM parked
+                                  WHERE group_id = ?1 AND sender IN (?2, ''))";
         let mut statement = self.conn.prepare_cached(sql)?;
-        Ok(statement.query_row([group.as_slice()], |row| row.get(0))?)
+        let waits = statement.query_row((group.as_slice(), sender.as_str()), |row| row.get(0))?;
+        Ok(waits || self.is_requested(group, sender)?)
     }
 
     pub(crate) fn park(&self, group: &GroupId, item: &QueueItem) -> Result<(), StoreError> {
         self.conn.execute(
-            "INSERT INTO parked (group_id, item) VALUES (?1, ?2)",
-            (group.as_slice(), item.encode()),
+            "INSERT INTO parked (group_id, item, sender) VALUES (?1, ?2, ?3)",
+            (group.as_slice(), item.encode(), item.sender.as_str()),
         )?;
         Ok(())
     }
@@ -491,7 +496,8 @@ impl Tx<'_> {
     /// The first parked item of a group in which nothing is pending any more.
     pub(crate) fn next_parked(&self) -> Result<Option<ParkedItem>, StoreError> {
         let sql = "SELECT id, item FROM parked WHERE NOT EXISTS
-                   (SELECT 1 FROM pending WHERE pending.group_id = parked.group_id)
+                   (SELECT 1 FROM pending WHERE pending.group_id = parked.group_id
+                    AND parked.sender IN (pending.owner, ''))
                    AND NOT EXISTS
                    (SELECT 1 FROM connections WHERE request_group = parked.group_id)
                    ORDER BY id LIMIT 1";
@@ -514,10 +520,16 @@ impl Tx<'_> {
         Ok(statement.query_row([group.as_slice()], |row| row.get(0))?)
     }
 
-    /// Throws away what waits in a group.
-    pub(crate) fn drop_parked(&self, group: &GroupId) -> Result<(), StoreError> {
-        self.conn
-            .execute("DELETE FROM parked WHERE group_id = ?1", [group.as_slice()])?;
+    /// Throws away what waits in a group, by this provider.
+    pub(crate) fn drop_parked(
+        &self,
+        group: &GroupId,
+        sender: &ProviderName,
+    ) -> Result<(), StoreError> {
+        self.conn.execute(
+            "DELETE FROM parked WHERE group_id = ?1 AND sender IN (?2, '')",
+            (group.as_slice(), sender.as_str()),
+        )?;
         Ok(())
     }
 

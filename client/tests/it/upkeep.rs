@@ -272,9 +272,7 @@ async fn a_group_of_others_is_not_joined() {
             "{events:?}"
         );
     }
-    assert_eq!(scene.world.seen("external_commit_info").len(), 1);
-    assert_eq!(scene.world.seen("external_join").len(), 0);
-    // It is not asked for ever, and may be added later.
+    assert_eq!(scene.world.seen("external_commit_info").len(), 0);
     bob.client
         .add_device(&group, tablet.client.client_id())
         .await
@@ -332,7 +330,10 @@ async fn a_welcome_leads_out_of_a_state_of_no_use() {
     add(&alice, &group, &bob).await;
     let events = received(&bob).await;
     assert!(
-        matches!(&events[..], [Event::Joined { epoch: 3, .. }]),
+        matches!(
+            &events[..],
+            [Event::GroupLost { .. }, Event::Rejoined { epoch: 4, .. }]
+        ),
         "{events:?}"
     );
     talk(&alice, &bob, &group).await;
@@ -540,4 +541,40 @@ async fn the_key_is_that_of_one_client() {
     assert!(events.contains(&Event::StateLost));
     client.delete_account().await.unwrap();
     assert!(!key.exists());
+}
+
+#[tokio::test]
+async fn who_lost_all_joins_nothing_that_was_only_offered() {
+    let scene = Scene::new();
+    let alice = scene.party("a.example", "alice").await;
+    let bob = scene.party("b.example", "bob").await;
+    let group = alice.client.connect(bob.client.user_id()).await.unwrap();
+    received(&bob).await;
+    let (opened, _) = without_database(&scene, bob).await;
+    let client = opened.unwrap();
+    alice.client.send(&group, "are you there?").await.unwrap();
+    let events = client.receive(Duration::from_millis(20)).await.unwrap();
+    assert!(events.contains(&Event::StateLost), "{events:?}");
+    for _ in 0..3 {
+        let events = client.receive(Duration::from_millis(20)).await.unwrap();
+        assert_eq!(rejoined(&events), 0, "{events:?}");
+    }
+    assert_eq!(scene.world.seen("external_commit_info").len(), 1);
+    assert_eq!(scene.world.seen("external_join").len(), 0);
+    assert_eq!(client.connections().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn who_is_back_is_told_who_came_meanwhile() {
+    let scene = Scene::new();
+    let (alice, bob, group) = locked_out(&scene).await;
+    let carol = scene.party("c.example", "carol").await;
+    add(&alice, &group, &carol).await;
+    let events = received(&bob).await;
+    let added = |event: &Event| {
+        matches!(event, Event::MembersChanged { added, removed, .. }
+            if *added == [carol.client.client_id().clone()] && removed.is_empty())
+    };
+    assert_eq!(rejoined(&events), 1);
+    assert!(events.iter().any(added), "{events:?}");
 }
