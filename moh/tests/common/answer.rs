@@ -1,5 +1,6 @@
 //! HTTP, and what comes back.
 
+use moh_messages::client_api::{ClientResponse, ClientResponseBody};
 use moh_messages::{DsError, DsResponse, DsResponseBody, Message};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Version};
@@ -91,6 +92,12 @@ impl Answer {
     #[track_caller]
     pub(crate) fn done(&self) -> DsResponseBody {
         self.message::<DsResponse>(200).body
+    }
+
+    /// The answer of a client's own provider.
+    #[track_caller]
+    pub(crate) fn client_response(&self) -> ClientResponseBody {
+        self.message::<ClientResponse>(200).body
     }
 
     /// The epoch, and the time, of an `ok`.

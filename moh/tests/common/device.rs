@@ -1,9 +1,10 @@
 //! A client, as seen by its provider.
 
 use moh_messages::client_api::{
-    Acknowledge, Boolean, ClientAuthorization, ClientRequest, ClientRequestBody, ClientResponse,
-    ClientResponseBody, Cursor, Forward, GetQueueConfigs, PATH, QueueItem, QueueItemPayload,
-    ReadQueue, Register, SetConsent, UploadKeyPackages,
+    Acknowledge, Boolean, ClientAuthorization, ClientInfo, ClientRequest, ClientRequestBody,
+    ClientResponse, ClientResponseBody, Connection, Cursor, Forward, GetQueueConfigs, ListClients,
+    ListConnections, PATH, QueueItem, QueueItemPayload, ReadQueue, Register, SetConsent,
+    UploadKeyPackages,
 };
 use moh_messages::{
     Attestation, CipherSuite, ClientId, ClientKeyPackageStatus, DsAuth, DsProtocolVersion,
@@ -52,8 +53,21 @@ impl Device {
     }
 
     async fn register_for(server: &Server, name: &str, other: Option<&Self>) -> Self {
-        let client: ClientId = format!("mimi://{}/d/{name}", server.name).parse().unwrap();
         let signer = new_key();
+        let answer = Self::try_to_register(server, name, &signer, other, "").await;
+        Self::registered(server, name, signer, &answer)
+    }
+
+    /// The answer to a registration: with this key, with the word of another client where there
+    /// is one, and with an invitation.
+    pub(crate) async fn try_to_register(
+        server: &Server,
+        name: &str,
+        signer: &SignatureKeyPair,
+        other: Option<&Self>,
+        invitation: &str,
+    ) -> Answer {
+        let client = client_of(server, name);
         let signature_key = PublicKey::new(signer.public()).unwrap();
         let authorization = other.map(|other| {
             let mut word = ClientAuthorization {
@@ -70,21 +84,32 @@ impl Device {
         });
         let register = ClientRequestBody::Register(Register {
             scheme: SignatureScheme::ED25519,
-            signature_key: signature_key.clone(),
+            signature_key,
             authorization,
-            invitation: Opaque::empty(),
+            invitation: Opaque::new(invitation).unwrap(),
         });
-        let http = server.http();
-        let request = client_request(&client, &signer, register).encode();
-        let response: ClientResponse = http.post(PATH, &request).await.message(200);
+        let request = client_request(&client, signer, register).encode();
+        server.http().post(PATH, &request).await
+    }
+
+    /// The client that was registered with that answer.
+    #[track_caller]
+    pub(crate) fn registered(
+        server: &Server,
+        name: &str,
+        signer: SignatureKeyPair,
+        answer: &Answer,
+    ) -> Self {
+        let response: ClientResponse = answer.message(200);
         let ClientResponseBody::Registered { attestation } = response.body else {
             panic!("not registered: {response:?}");
         };
+        let client = client_of(server, name);
         assert_eq!(attestation.client_id, client);
-        assert_eq!(attestation.signature_key, signature_key);
+        assert_eq!(attestation.signature_key.as_slice(), signer.public());
         Self {
             client,
-            http,
+            http: server.http(),
             signer,
             mls: OpenMlsRustCrypto::default(),
             attestation,
@@ -111,7 +136,7 @@ impl Device {
     }
 
     pub(crate) async fn call(&self, body: ClientRequestBody) -> ClientResponseBody {
-        self.ask(body).await.message::<ClientResponse>(200).body
+        self.ask(body).await.client_response()
     }
 
     pub(crate) async fn queue_configs(&self, count: u8) -> Vec<QueueConfig> {
@@ -123,16 +148,50 @@ impl Device {
     }
 
     pub(crate) async fn upload(&self, key_packages: Vec<KeyPackageBytes>) {
+        let answer = self.try_to_upload(key_packages).await;
+        assert_eq!(answer.client_response(), ClientResponseBody::Ok);
+    }
+
+    /// The answer to an upload.
+    pub(crate) async fn try_to_upload(&self, key_packages: Vec<KeyPackageBytes>) -> Answer {
         let upload = ClientRequestBody::UploadKeyPackages(UploadKeyPackages {
             replace: Boolean::False,
             key_packages: List::new(key_packages).unwrap(),
         });
-        assert_eq!(self.call(upload).await, ClientResponseBody::Ok);
+        self.ask(upload).await
+    }
+
+    /// The clients of the user.
+    pub(crate) async fn clients(&self) -> Vec<ClientInfo> {
+        match self
+            .call(ClientRequestBody::ListClients(ListClients {}))
+            .await
+        {
+            ClientResponseBody::Clients { clients } => clients.into_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Who has asked the user, and whom the user consents to.
+    pub(crate) async fn connections(&self) -> Vec<Connection> {
+        let list = ListConnections { after: None };
+        match self.call(ClientRequestBody::ListConnections(list)).await {
+            ClientResponseBody::Connections { connections } => connections.into_vec(),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Lets `peer` fetch KeyPackages.
     pub(crate) async fn consent(&self, peer: UserId) {
-        let allowed = Boolean::True;
+        self.set_consent(peer, Boolean::True).await;
+    }
+
+    /// Does not let `peer` any more.
+    pub(crate) async fn withdraw(&self, peer: UserId) {
+        self.set_consent(peer, Boolean::False).await;
+    }
+
+    async fn set_consent(&self, peer: UserId, allowed: Boolean) {
         let set = ClientRequestBody::SetConsent(SetConsent { peer, allowed });
         assert_eq!(self.call(set).await, ClientResponseBody::Ok);
     }
@@ -272,6 +331,10 @@ impl Device {
         let acknowledge = ClientRequestBody::Acknowledge(Acknowledge { cursor });
         assert_eq!(self.call(acknowledge).await, ClientResponseBody::Ok);
     }
+}
+
+fn client_of(server: &Server, name: &str) -> ClientId {
+    format!("mimi://{}/d/{name}", server.name).parse().unwrap()
 }
 
 fn client_request(

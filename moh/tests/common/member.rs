@@ -77,13 +77,16 @@ fn credential(device: &Device) -> CredentialWithKey {
 
 /// What a leaf has to say of its client.
 fn leaf_extensions(attestation: &Attestation, queue: &QueueConfig) -> Extensions<LeafNode> {
+    Extensions::from_vec(about_client(attestation, queue)).unwrap()
+}
+
+fn about_client(attestation: &Attestation, queue: &QueueConfig) -> Vec<Extension> {
     let versions = List::new(vec![DsProtocolVersion::MOH1]).unwrap();
-    Extensions::from_vec(vec![
+    vec![
         unknown(extension_type::MOH, &MohLeafNode { versions }),
         unknown(extension_type::QUEUE_CONFIG, queue),
         unknown(extension_type::ATTESTATION, attestation),
-    ])
-    .unwrap()
+    ]
 }
 
 fn context_extensions(ds_sender: &moh_messages::ExternalSender) -> Extensions<GroupContext> {
@@ -112,10 +115,22 @@ pub(crate) fn key_package(
     attestation: &Attestation,
     queue: &QueueConfig,
 ) -> KeyPackage {
+    key_package_with(device, leaf_extensions(attestation, queue))
+}
+
+/// A KeyPackage that is for connection groups alone.
+pub(crate) fn connection_key_package(device: &Device, queue: &QueueConfig) -> KeyPackage {
+    let mut extensions = about_client(&device.attestation, queue);
+    let number = extension_type::CONNECTION_KEY_PACKAGE;
+    extensions.push(Extension::Unknown(number, UnknownExtension(Vec::new())));
+    key_package_with(device, Extensions::from_vec(extensions).unwrap())
+}
+
+fn key_package_with(device: &Device, extensions: Extensions<LeafNode>) -> KeyPackage {
     KeyPackage::builder()
         .key_package_lifetime(lifetime())
         .leaf_node_capabilities(capabilities())
-        .leaf_node_extensions(leaf_extensions(attestation, queue))
+        .leaf_node_extensions(extensions)
         .build(SUITE, &device.mls, &device.signer, credential(device))
         .unwrap()
         .into_key_package()

@@ -1,9 +1,11 @@
 //! The other provider: what it signs, and whatever somebody who has its key would sign.
 
 use moh_messages::{
-    CipherSuite, ClientId, DsAuth, DsProtocolVersion, DsRequest, DsRequestBody, Endpoint,
-    GroupKeyPackageRequest, KeyId, List, Nonce, Opaque, ProviderAuth, ProviderName, RequestGroupId,
-    Signature, SignedLast, UserId, VerificationKeyResponse, provider_sign_content,
+    Audience, CipherSuite, ClientId, ClientQueueInformation, ConnectionKeyPackageRequest, Delivery,
+    DeliveryId, DsAuth, DsProtocolVersion, DsRequest, DsRequestBody, Endpoint,
+    GroupKeyPackageRequest, KeyId, List, Nonce, Opaque, ProviderAuth, ProviderName, QueuePayload,
+    QueueingServiceRequest, RequestGroupId, Signature, SignedLast, UserId, VerificationKeyResponse,
+    provider_sign_content,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::signatures::Signer;
@@ -91,6 +93,46 @@ impl Peer {
             clients: List::empty(),
             cipher_suites: List::new(vec![CipherSuite(1)]).unwrap(),
             connection_token: Opaque::empty(),
+            provider_auth: self.auth(),
+        }
+    }
+
+    /// `connection_key_packages` of Bob, for Alice, who is a user of this provider.
+    pub(crate) fn connection_key_packages(
+        &self,
+        recipient: &ProviderName,
+    ) -> ConnectionKeyPackageRequest {
+        ConnectionKeyPackageRequest {
+            version: DsProtocolVersion::MOH1,
+            sender: self.name.clone(),
+            recipient: recipient.clone(),
+            requester: format!("mimi://{}/u/alice", self.name).parse().unwrap(),
+            target: format!("mimi://{recipient}/u/bob").parse().unwrap(),
+            cipher_suites: List::new(vec![CipherSuite(1)]).unwrap(),
+            provider_auth: self.auth(),
+        }
+    }
+
+    /// One delivery to these queues.
+    pub(crate) fn delivery(
+        &self,
+        recipient: &ProviderName,
+        recipients: &[ClientQueueInformation],
+        payload: QueuePayload,
+    ) -> QueueingServiceRequest {
+        let delivery = Delivery {
+            delivery_id: DeliveryId::new(random::<16>()).unwrap(),
+            audience: Audience::Full {
+                recipients: List::new(recipients.to_vec()).unwrap(),
+            },
+            except: None,
+            payload,
+        };
+        QueueingServiceRequest {
+            version: DsProtocolVersion::MOH1,
+            sender: self.name.clone(),
+            recipient: recipient.clone(),
+            deliveries: List::new(vec![delivery]).unwrap(),
             provider_auth: self.auth(),
         }
     }

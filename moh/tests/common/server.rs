@@ -22,6 +22,8 @@ pub(crate) struct Server {
     folder: TempDir,
     wrapper: Vec<OsString>,
     arguments: Vec<OsString>,
+    /// Instead of `--dev`.
+    config: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -37,6 +39,45 @@ impl Server {
         server.wrapper = wrapper;
         server.restart().await;
         server
+    }
+
+    /// A provider with a configuration, which has these settings.
+    pub(crate) async fn start_with(name: &str, settings: &str) -> Self {
+        let mut server = Self::start(name).await;
+        server.configure(settings).await;
+        server
+    }
+
+    /// Starts it anew with a configuration, which has these settings.
+    pub(crate) async fn configure(&mut self, settings: &str) {
+        self.kill().await;
+        let config = self.path("moh.toml");
+        let (name, address) = (&self.name, self.address);
+        let text = format!(
+            "name = \"{name}\"\nlisten = \"{address}\"\nstore = \"moh.sqlite\"\n\
+             keys = \"keys.toml\"\n{settings}\n\
+             [tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        self.config = Some(config);
+        self.restart().await;
+    }
+
+    /// Codes that `moh invite` makes for its configuration.
+    pub(crate) async fn invitations(&self, count: usize) -> Vec<String> {
+        let output = Command::new(env!("CARGO_BIN_EXE_moh"))
+            .arg("invite")
+            .arg("--config")
+            .arg(self.path("moh.toml"))
+            .args(["--count", &count.to_string()])
+            .kill_on_drop(true)
+            .output();
+        let output = in_time("invitations", output).await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let codes: Vec<_> = text.lines().map(str::to_owned).collect();
+        assert_eq!(codes.len(), count, "{text}");
+        codes
     }
 
     /// Two providers that reach and trust each other.
@@ -61,6 +102,7 @@ impl Server {
             folder: tempfile::tempdir().unwrap(),
             wrapper: Vec::new(),
             arguments: Vec::new(),
+            config: None,
             process: None,
         }
     }
@@ -79,11 +121,16 @@ impl Server {
         let stderr = OpenOptions::new().create(true).append(true).open(&log);
         let mut words = self.wrapper.clone();
         words.push(env!("CARGO_BIN_EXE_moh").into());
-        words.extend(["serve".into(), "--dev".into()]);
-        words.extend(["--name".into(), self.name.as_str().into()]);
-        words.extend(["--listen".into(), self.address.to_string().into()]);
-        words.extend(["--data".into(), self.folder.path().into()]);
-        words.extend(self.arguments.iter().cloned());
+        words.push("serve".into());
+        if let Some(config) = &self.config {
+            words.extend(["--config".into(), config.into()]);
+        } else {
+            words.extend(["--dev".into(), "--name".into()]);
+            words.extend([self.name.as_str().into(), "--listen".into()]);
+            words.extend([self.address.to_string().into(), "--data".into()]);
+            words.push(self.folder.path().into());
+            words.extend(self.arguments.iter().cloned());
+        }
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             .env_remove("MOH_LOG")

@@ -1,14 +1,12 @@
-//! Bodies that are not requests to this provider, and requests that it does not take yet.
+//! Bodies that are not requests to this provider.
 
 use moh_messages::client_api::{ClientRequestBody, GetQueueConfigs, PATH};
 use moh_messages::{
-    Audience, CipherSuite, ConnectionKeyPackageRequest, ConnectionRequest, Delivery, DeliveryId,
-    DsAuth, DsProtocolVersion, DsRequest, DsRequestBody, Endpoint, ExternalCommitInfo, GroupUpdate,
-    List, Message, MlsBytes, Opaque, ProviderName, QueuePayload, QueueingServiceRequest,
+    ConnectionRequest, DsAuth, DsProtocolVersion, DsRequest, DsRequestBody, Endpoint,
+    ExternalCommitInfo, GroupUpdate, Message, MlsBytes, Opaque, ProviderName, QueuePayload,
     SelfRemoveClient, Signature, VerificationKeyRequest, WelcomeInfo,
 };
 
-use crate::common::answer::Answer;
 use crate::common::member::send_message;
 use crate::common::peer::Peer;
 use crate::common::scene::Scene;
@@ -49,7 +47,10 @@ fn requests(scene: &mut Scene, peer: &Peer) -> Vec<(&'static str, Vec<u8>)> {
         ("/deliver_message", delivery(peer, &us, mls_message())),
         (
             "/connection_key_packages",
-            connection_key_packages(peer, &us),
+            peer.signed(
+                Endpoint::ConnectionKeyPackages,
+                peer.connection_key_packages(&us),
+            ),
         ),
         (
             "/group_key_packages",
@@ -79,47 +80,12 @@ fn connection_request() -> QueuePayload {
     })
 }
 
-fn delivery_to(
-    peer: &Peer,
-    recipient: &ProviderName,
-    payload: QueuePayload,
-) -> QueueingServiceRequest {
-    let delivery = Delivery {
-        delivery_id: DeliveryId::new([1; 16]).unwrap(),
-        audience: Audience::Full {
-            recipients: List::empty(),
-        },
-        except: None,
-        payload,
-    };
-    QueueingServiceRequest {
-        version: DsProtocolVersion::MOH1,
-        sender: peer.name.clone(),
-        recipient: recipient.clone(),
-        deliveries: List::new(vec![delivery]).unwrap(),
-        provider_auth: peer.auth(),
-    }
-}
-
 fn delivery(peer: &Peer, recipient: &ProviderName, payload: QueuePayload) -> Vec<u8> {
     let endpoint = match payload {
         QueuePayload::MlsMessage(_) => Endpoint::DeliverMessage,
         QueuePayload::ConnectionRequest(_) => Endpoint::ConnectionRequest,
     };
-    peer.signed(endpoint, delivery_to(peer, recipient, payload))
-}
-
-fn connection_key_packages(peer: &Peer, recipient: &ProviderName) -> Vec<u8> {
-    let request = ConnectionKeyPackageRequest {
-        version: DsProtocolVersion::MOH1,
-        sender: peer.name.clone(),
-        recipient: recipient.clone(),
-        requester: "mimi://a.example/u/alice".parse().unwrap(),
-        target: "mimi://a.example/u/bob".parse().unwrap(),
-        cipher_suites: List::new(vec![CipherSuite(1)]).unwrap(),
-        provider_auth: peer.auth(),
-    };
-    peer.signed(Endpoint::ConnectionKeyPackages, request)
+    peer.signed(endpoint, peer.delivery(recipient, &[], payload))
 }
 
 #[tokio::test]
@@ -232,28 +198,9 @@ async fn a_request_at_another_endpoint_is_refused() {
         }
     }
     let endpoint = Endpoint::DeliverMessage;
-    let request = delivery_to(&peer, &scene.server.name, connection_request());
+    let request = peer.delivery(&scene.server.name, &[], connection_request());
     let answer = scene.post(endpoint, &peer.signed(endpoint, request)).await;
     answer.refused(400, "wrong_endpoint");
-    scene.assert_unchanged().await;
-}
-
-#[track_caller]
-fn assert_unavailable(answer: &Answer) {
-    let error = answer.refused(503, "unavailable");
-    let seconds: u32 = answer.header("retry-after").parse().unwrap();
-    assert_eq!(error.data.as_slice(), seconds.to_be_bytes());
-}
-
-#[tokio::test]
-async fn what_is_not_built_is_unavailable_and_never_ok() {
-    let mut scene = Scene::set().await;
-    let peer = Peer::of(&scene.server).await;
-    for (path, request) in requests(&mut scene, &peer) {
-        if path == "/connection_request" {
-            assert_unavailable(&scene.server.http().post(path, &request).await);
-        }
-    }
     scene.assert_unchanged().await;
 }
 

@@ -6,9 +6,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod accounts;
 mod bodies;
+mod connecting;
 mod http;
 mod members;
+mod people;
 mod providers;
 mod repeats;
 mod rules;
