@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use moh_messages::client_api::{QueueItem, QueueItemPayload};
 use moh_messages::{
-    CipherSuite, ClientId, DsErrorCode, DsRequest, DsRequestBody, DsResponseBody, ProviderName,
-    UserId,
+    CipherSuite, ClientId, DsErrorCode, DsRequest, DsRequestBody, DsResponseBody, GroupType,
+    ProviderName, UserId,
 };
 
 use crate::Check;
@@ -186,12 +186,22 @@ impl Run {
     }
 
     async fn read_item(&mut self, client: &ClientId, item: QueueItem) -> Check {
-        let QueueItemPayload::MlsMessage(bytes) = &item.payload else {
-            return Err(format!("{client} gets what nobody sent"));
+        let (bytes, asked) = match &item.payload {
+            QueueItemPayload::MlsMessage(bytes) => (bytes, None),
+            QueueItemPayload::ConnectionRequest(request) => (&request.welcome, Some(request)),
+            _ => return Err(format!("{client} gets what nobody sent")),
         };
         let bytes = bytes.as_slice();
         let room = self.room_of(client, &item.sender, bytes);
         let room = room.ok_or_else(|| format!("{client} gets a message that is not for it"))?;
+        if let Some(request) = asked {
+            let group = &self.rooms[room];
+            let user = client.user_id();
+            let is_invited = group.invited.as_ref() == Some(&user) && request.responder == user;
+            if group.kind != GroupType::Connection || !is_invited {
+                return Err(format!("{client} is asked by nobody"));
+            }
+        }
         let seat = self.rooms[room].seats.get_mut(client).unwrap();
         let expected = seat.inbox.pop_front();
         match expected.ok_or_else(|| format!("{client} gets a message too many"))? {
