@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moh_messages::client_api::{
-    ClientAuthorization, ClientRequestBody, ClientResponseBody, ConnectionState, Invitation,
-    Register,
+    ClientAuthorization, ClientRequestBody, ClientResponseBody, ConnectionState, DeclineConnection,
+    Invitation, Register,
 };
 use moh_messages::{
-    Attestation, CipherSuite, ClientId, PublicKey, Signature, SignatureScheme, SignedLast, UserId,
-    label,
+    Attestation, CipherSuite, ClientId, DsErrorCode, PublicKey, Signature, SignatureScheme,
+    SignedLast, UserId, label,
 };
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::OpenMlsProvider;
@@ -139,7 +139,12 @@ pub(crate) async fn register_first(
 pub(crate) async fn open(options: ConnectOptions, path: &Path) -> Result<Client, Error> {
     let device = create(&options, path, None).await?;
     if device.is_new {
-        return device.complete(None, Invitation::empty()).await;
+        let opened = device.complete(None, Invitation::empty()).await;
+        return opened.map_err(|error| match error.refusal() {
+            // There is a key, and it was never registered.
+            Some(refusal) if refusal.code == DsErrorCode::UNAUTHORIZED => Error::NotRegistered,
+            _ => error,
+        });
     }
     if device.account.attestation.is_none() {
         return Err(Error::NotRegistered);
@@ -157,7 +162,15 @@ async fn create(
 ) -> Result<NewDevice, Error> {
     let key_path = key_file::path_beside(path);
     let (at, there) = (key_path.clone(), path.exists());
-    let kept = blocking(move || KeyFile::read(&at)).await?;
+    let (kept, unreadable) = match blocking(move || KeyFile::read(&at)).await {
+        Ok(kept) => (kept, None),
+        Err(error) => (None, Some(error)),
+    };
+    if let Some(error) = unreadable
+        && !there
+    {
+        return Err(error.into());
+    }
     if client.is_none() && kept.is_none() && !there {
         return Err(Error::NotRegistered);
     }
@@ -187,6 +200,9 @@ async fn create(
         .await?;
     if kept_public.as_ref() != Some(&account.signature_key) {
         let (client, suite) = (account.client.clone(), account.cipher_suite);
+        // One that does not belong to this database may belong to another.
+        let at = key_path.clone();
+        blocking(move || KeyFile::set_aside(&at)).await?;
         blocking(move || KeyFile::write(&key_path, &client, suite, &signer)).await?;
     }
     let row = account.clone();
@@ -211,6 +227,20 @@ fn first_state(
     if let Some(account) = tx.account()? {
         if client.is_some_and(|client| account.client != client) {
             return Err(Error::OtherClient(account.client));
+        }
+        match kept {
+            // Nobody knows the other key.
+            Some(kept) if account.attestation.is_none() => {
+                kept.signer.store(tx.storage())?;
+                let account = AccountRow {
+                    cipher_suite: kept.cipher_suite,
+                    signature_key: kept.signer.to_public_vec(),
+                    ..account
+                };
+                tx.set_key(&account)?;
+                return Ok((account, kept.signer, tx.is_new()?));
+            }
+            _ => {}
         }
         let signer = signer_of(tx.storage(), &account)?;
         return Ok((account, signer, tx.is_new()?));
@@ -305,6 +335,14 @@ impl Client {
         let kinds = [(last_resort(false), 1), (last_resort(true), 1)];
         self.upload(&kinds, true).await?;
         let connections = self.connections_at_provider().await?;
+        for connection in &connections {
+            // What they sent cannot be read any more; they may ask again.
+            if connection.state == ConnectionState::Asked {
+                let peer = connection.peer.clone();
+                let decline = ClientRequestBody::DeclineConnection(DeclineConnection { peer });
+                self.api().call_for_ok(decline).await?;
+            }
+        }
         let now_ms = self.api().now_ms();
         self.store()
             .run(move |tx| {

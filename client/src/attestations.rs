@@ -193,7 +193,7 @@ impl Client {
 
     /// Whether the signature is the provider's. That it has no such key is believed of what it
     /// says after `seen_ms`.
-    async fn verify(
+    pub(crate) async fn verify(
         &self,
         attestation: &Attestation,
         seen_ms: u64,

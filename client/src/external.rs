@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use moh_messages::{
-    DsErrorCode, DsRequestBody, DsResponseBody, Endpoint, ExternalCommitInfo, GroupId, GroupUpdate,
-    HandshakeBytes, ProviderName, TreeBytes, extension_type,
+    Attestation, DsErrorCode, DsRequestBody, DsResponseBody, Endpoint, ExternalCommitInfo, GroupId,
+    GroupUpdate, HandshakeBytes, Message, ProviderName, TreeBytes, extension_type,
 };
 use openmls::group::{CommitMessageBundle, MlsGroup};
 use openmls::messages::group_info::VerifiableGroupInfo;
@@ -16,7 +16,7 @@ use tls_codec::DeserializeBytes;
 use crate::api::Reply;
 use crate::client::Client;
 use crate::error::Error;
-use crate::events::Operation;
+use crate::events::{NotAttestedReason, Operation};
 use crate::group::{Accepted, for_provider, group_update, signed_by_leaf};
 use crate::mls::{self, LeafContent};
 use crate::settle::{MAX_TRIES, Verdict, load};
@@ -104,8 +104,13 @@ impl Client {
                 if !tx.is_to_rejoin(&id)? {
                     return Ok(false);
                 }
-                if tx.owner(&id)?.is_none() || load(tx, &id)?.epoch().as_u64() <= before {
+                if tx.owner(&id)?.is_none() {
                     return Ok(true);
+                }
+                match load(tx, &id) {
+                    Ok(group) if group.epoch().as_u64() > before => {}
+                    Ok(_) | Err(Error::UnknownGroup(_)) => return Ok(true),
+                    Err(error) => return Err(error),
                 }
                 // What was missing has come.
                 tx.forget_rejoin(&id)?;
@@ -157,6 +162,7 @@ impl Client {
                 queue_config: self.queue_config().await?,
             };
             let (mut state, old_leaf) = self.group_state(group, owner).await?;
+            self.check_newcomers(group, owner, &state).await?;
             state.old_leaf = old_leaf;
             state.only_again = only_again;
             let (this, id, owner) = (self.clone(), group.clone(), owner.clone());
@@ -210,6 +216,53 @@ impl Client {
             .ask_for_state(group, owner, request, known_epoch)
             .await?;
         Ok((state, None))
+    }
+
+    /// Whether those are attested who are in a group now and were not when this client knew it: an
+    /// owner may show whom it likes.
+    async fn check_newcomers(
+        &self,
+        group: &GroupId,
+        owner: &ProviderName,
+        state: &GroupState,
+    ) -> Result<(), Error> {
+        let id = group.clone();
+        let known = self
+            .store()
+            .run(move |tx| match tx.owner(&id)? {
+                Some(_) => match load(tx, &id) {
+                    Ok(group) => Ok(Some(mls::keys(&group))),
+                    Err(Error::UnknownGroup(_)) => Ok(None),
+                    Err(error) => Err(error),
+                },
+                None => Ok(None),
+            })
+            .await?;
+        let Some(known) = known else {
+            return Ok(());
+        };
+        let tree = RatchetTreeIn::tls_deserialize_exact_bytes(state.tree.as_slice())
+            .map_err(|error| bad_answer(owner, &error.to_string()))?;
+        for leaf in tree.leaves() {
+            let client = mls::client_of(leaf.credential());
+            let client = client.ok_or_else(|| bad_answer(owner, "a member without a name"))?;
+            let key = leaf.signature_key().as_slice();
+            if known
+                .iter()
+                .any(|(name, known)| *name == client && known == key)
+            {
+                continue;
+            }
+            let attestation = mls::extension_of(leaf, extension_type::ATTESTATION)
+                .and_then(|bytes| Attestation::decode(&bytes).ok())
+                .filter(|shown| shown.client_id == client && shown.signature_key.as_slice() == key);
+            let verdict = match attestation {
+                Some(attestation) => self.verify(&attestation, self.api().now_ms()).await?,
+                None => Err(NotAttestedReason::Missing),
+            };
+            verdict.map_err(|reason| bad_answer(owner, &format!("{client}: {reason}")))?;
+        }
+        Ok(())
     }
 
     /// The epoch that this client is in, and its leaf there.
@@ -288,7 +341,8 @@ impl Client {
         }
         let replaces = self.has_leaf(&group, &owner, &tree)?;
         // Who was only asked to be connected, and said nothing, is no member: anybody may ask.
-        if state.only_again && (!replaces || self.was_only_asked(&tree)) {
+        let was_only_asked = tx.owner(&group)?.is_none() && self.was_only_asked(&tree);
+        if state.only_again && (!replaces || was_only_asked) {
             return Err(Error::NotMember(api.client.to_string()));
         }
         tx.drop_staged(&group)?;
@@ -368,7 +422,7 @@ impl Client {
         let own = self.api().signer.public();
         tree.leaves()
             .filter(|leaf| leaf.signature_key().as_slice() == own)
-            .any(|leaf| mls::has_extension(leaf, marker).unwrap_or(true))
+            .any(|leaf| mls::extension_of(leaf, marker).is_some())
     }
 
     fn commit_from_outside(

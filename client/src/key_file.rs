@@ -79,11 +79,10 @@ impl KeyFile {
             cipher_suite: cipher_suite.0,
             key: Opaque::new(key).map_err(|error| wrong(&error))?,
         };
-        let mut name = path.as_os_str().to_owned();
-        name.push(".new");
-        let new = PathBuf::from(name);
+        let new = with_suffix(path, ".new");
+        remove(&new)?;
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
+        options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(&new)?;
@@ -93,12 +92,32 @@ impl KeyFile {
         sync_directory_of(path)
     }
 
+    /// Gives another name to a file that is there: it is another client's key, or does not read.
+    pub(crate) fn set_aside(path: &Path) -> Result<(), StoreError> {
+        match std::fs::rename(path, with_suffix(path, ".old")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Deletes the file.
     pub(crate) fn delete(path: &Path) -> Result<(), StoreError> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-            _ => sync_directory_of(path),
-        }
+        remove(&with_suffix(path, ".new"))?;
+        remove(path)?;
+        sync_directory_of(path)
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn remove(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

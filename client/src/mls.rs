@@ -104,9 +104,9 @@ pub(crate) fn leaf_extension<T: Message>(leaf: &LeafNode, number: u16) -> Option
     T::decode(&leaf.extensions().unknown(number)?.0).ok()
 }
 
-/// Whether a LeafNode has an extension: openmls does not say so of one that it has not verified.
-/// None where it does not read as one.
-pub(crate) fn has_extension(leaf: &impl Serialize, number: u16) -> Option<bool> {
+/// The content of an extension of a LeafNode: openmls does not show it of one that it has not
+/// verified.
+pub(crate) fn extension_of(leaf: &impl Serialize, number: u16) -> Option<Vec<u8>> {
     let bytes = leaf.tls_serialize_detached().ok()?;
     let skip = |bytes| {
         VLBytes::tls_deserialize_bytes(bytes)
@@ -126,11 +126,10 @@ pub(crate) fn has_extension(leaf: &impl Serialize, number: u16) -> Option<bool> 
         _ => skip(rest)?,
     };
     let (extensions, _) = List::<moh_messages::Extension, 64>::tls_deserialize_bytes(rest).ok()?;
-    Some(
-        extensions
-            .iter()
-            .any(|extension| extension.extension_type == number),
-    )
+    let found = extensions
+        .into_iter()
+        .find(|extension| extension.extension_type == number)?;
+    Some(found.extension_data.into_vec())
 }
 
 /// What the own leaf of a group shows.
@@ -174,6 +173,14 @@ pub(crate) fn capabilities() -> Capabilities {
 pub(crate) fn client_of(credential: &Credential) -> Option<ClientId> {
     let basic = BasicCredential::try_from(credential.clone()).ok()?;
     std::str::from_utf8(basic.identity()).ok()?.parse().ok()
+}
+
+/// The members of a group, with their keys.
+pub(crate) fn keys(group: &MlsGroup) -> Vec<(ClientId, Vec<u8>)> {
+    group
+        .members()
+        .filter_map(|member| Some((client_of(&member.credential)?, member.signature_key)))
+        .collect()
 }
 
 /// The members of a group; one whose credential is no client's is left out.

@@ -315,7 +315,10 @@ impl Client {
             Err(error) if is_to_go_on(&error) => Err(error),
             Err(error) => {
                 tracing::debug!(%error, %peer, "no connection");
-                let is_over = self.give_up_peer(peer).await?;
+                let is_over = match &error {
+                    Error::BadAnswer { .. } => false,
+                    error => self.give_up_peer(peer, error.refusal().is_some()).await?,
+                };
                 if is_over { Ok(()) } else { Err(error) }
             }
             Ok(()) => Ok(()),
@@ -323,7 +326,7 @@ impl Client {
     }
 
     /// What is yet to be done with a peer cannot be done. Whether that was the end of it.
-    async fn give_up_peer(&self, peer: &UserId) -> Result<bool, Error> {
+    async fn give_up_peer(&self, peer: &UserId, is_refused: bool) -> Result<bool, Error> {
         let (peer, now_ms) = (peer.clone(), self.api().now_ms());
         let is_over = self
             .store()
@@ -334,10 +337,10 @@ impl Client {
                 match row.step {
                     Step::Asking => state::end(tx, row, DisconnectReason::NotSent, now_ms)?,
                     // The group is joined, and the provider does not want the connection.
-                    Step::Accepting if row.request.is_none() => {
+                    Step::Accepting if is_refused && row.request.is_none() => {
                         state::end(tx, row, DisconnectReason::Withdrawn, now_ms)?;
                     }
-                    Step::Ending => state::leave_off(tx, row)?,
+                    Step::Ending if is_refused => state::leave_off(tx, row)?,
                     _ => return Ok::<_, Error>(false),
                 }
                 Ok(true)

@@ -235,8 +235,11 @@ impl Before {
         if tx.owner(id)?.is_none() {
             return Ok(Self(None));
         }
-        let group = load(tx, id)?;
-        Ok(Self(Some((members_of(&group), mls::admins(&group)))))
+        match load(tx, id) {
+            Ok(group) => Ok(Self(Some((members_of(&group), mls::admins(&group))))),
+            Err(Error::UnknownGroup(_)) => Ok(Self(None)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Says what is different now: nobody enters unseen.
@@ -267,15 +270,17 @@ impl Before {
                 epoch,
             })?;
         }
-        match mls::admins(group).filter(|now| admins.as_ref() != Some(now)) {
-            Some(admins) => tx.insert_event(&Event::AdminsChanged {
-                group: id.clone(),
-                by: own.clone(),
-                admins,
-                epoch,
-            }),
-            None => Ok(()),
+        let now = mls::admins(group);
+        if now == admins {
+            return Ok(());
         }
+        // Where there are none any more, everybody may do everything.
+        tx.insert_event(&Event::AdminsChanged {
+            group: id.clone(),
+            by: own.clone(),
+            admins: now.unwrap_or_default(),
+            epoch,
+        })
     }
 }
 
@@ -287,7 +292,11 @@ impl Client {
         id: &GroupId,
         owner: &ProviderName,
     ) -> Result<(), Error> {
-        let epoch = load(tx, id)?.epoch().as_u64();
+        let epoch = match load(tx, id) {
+            Ok(group) => group.epoch().as_u64(),
+            Err(Error::UnknownGroup(_)) => 0,
+            Err(error) => return Err(error),
+        };
         if tx.want_rejoin(id, owner, epoch, self.api().now_ms(), 0)? {
             tx.insert_event(&Event::GroupLost { group: id.clone() })?;
         }

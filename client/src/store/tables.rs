@@ -149,6 +149,15 @@ impl Tx<'_> {
         Ok(())
     }
 
+    /// Another key than that of a client that is not registered yet.
+    pub(crate) fn set_key(&self, account: &AccountRow) -> Result<(), StoreError> {
+        self.conn.execute(
+            "UPDATE account SET cipher_suite = ?1, signature_key = ?2",
+            (account.cipher_suite.0, &account.signature_key),
+        )?;
+        Ok(())
+    }
+
     /// Whether this state does not replace yet what was lost.
     pub(crate) fn is_new(&self) -> Result<bool, StoreError> {
         let sql = "SELECT is_new FROM account";

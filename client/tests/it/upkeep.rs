@@ -7,6 +7,8 @@ use moh_client::{
     Reason,
 };
 
+use moh_messages::{DsRequest, DsRequestBody, Message};
+
 use crate::connections::has_asked;
 use crate::fake::Mishap;
 use crate::scene::{Party, Scene, add, received, texts};
@@ -528,6 +530,11 @@ async fn the_key_is_that_of_one_client() {
     let options = || scene.world.options("a.example");
     drop(Client::open(options(), &path).await.unwrap());
     assert!(key.exists());
+    // So is one that does not read; what was there is not thrown away.
+    std::fs::write(&key, b"x").unwrap();
+    drop(Client::open(options(), &path).await.unwrap());
+    assert!(std::fs::read(&key).unwrap().len() > 1);
+    assert_eq!(std::fs::read(path.with_extension("key.old")).unwrap(), b"x");
     std::fs::remove_file(&path).unwrap();
     let mallory = crate::scene::user_id("a.example", "mallory");
     let other = Client::register(options(), &path, &mallory, "phone").await;
@@ -553,6 +560,15 @@ async fn who_lost_all_joins_nothing_that_was_only_offered() {
     let (opened, _) = without_database(&scene, bob).await;
     let client = opened.unwrap();
     alice.client.send(&group, "are you there?").await.unwrap();
+    // His provider has declined for him, and takes nothing more of it; but another one might.
+    let sent = scene.world.seen("send_message").pop().unwrap();
+    let DsRequestBody::SendMessage(message) = DsRequest::decode(&sent).unwrap().body else {
+        panic!()
+    };
+    let message = message.message.into_vec();
+    scene
+        .world
+        .deliver(client.client_id(), "a.example", message);
     let events = client.receive(Duration::from_millis(20)).await.unwrap();
     assert!(events.contains(&Event::StateLost), "{events:?}");
     for _ in 0..3 {
@@ -577,4 +593,48 @@ async fn who_is_back_is_told_who_came_meanwhile() {
     };
     assert_eq!(rejoined(&events), 1);
     assert!(events.iter().any(added), "{events:?}");
+}
+
+#[tokio::test]
+async fn a_key_that_was_never_registered_is_no_client() {
+    let scene = Scene::new();
+    scene.world.invite(&["a code"]);
+    let path = scene.dir.path().join("alice");
+    let user = crate::scene::user_id("a.example", "alice");
+    let options = || scene.world.options("a.example");
+    Client::register(options(), &path, &user, "phone")
+        .await
+        .unwrap_err();
+    std::fs::remove_file(&path).unwrap();
+    for _ in 0..2 {
+        let opened = Client::open(options(), &path).await;
+        assert!(matches!(opened, Err(Error::NotRegistered)), "{opened:?}");
+    }
+    let options = options().invitation("a code");
+    Client::register(options, &path, &user, "phone")
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn nobody_is_led_among_strangers_by_the_owner() {
+    let scene = Scene::new();
+    let (alice, bob, group) = locked_out(&scene).await;
+    // Whoever is new there is not attested.
+    scene.world.advance(Duration::from_secs(61));
+    scene
+        .world
+        .forge_attestations(Some(crate::fake::Forgery::Signature));
+    let tablet = scene.device_without_key_packages(&alice, "tablet").await;
+    let owner = "a.example".parse().unwrap();
+    tablet.client.join_group(&group, &owner).await.unwrap();
+    let events = received(&bob).await;
+    assert_eq!(rejoined(&events), 0, "{events:?}");
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, Event::GroupLost { .. }))
+    );
+    assert_eq!(bob.client.epoch(&group).await.unwrap(), 1);
+    assert_eq!(scene.world.seen("external_join").len(), 1);
 }
