@@ -81,12 +81,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let bob = Client::register(options_b, dir.join(bob_id.user()), &bob_id, "phone").await?;
     println!("registered {}", bob.client_id());
 
-    bob.refill_key_packages(10).await?;
-    bob.set_consent(&alice_id, true).await?;
-    println!(
-        "{bob_id} has KeyPackages at {}, and consents to {alice_id}",
-        arguments.b.0
-    );
+    for client in [&alice, &bob] {
+        client.refill_key_packages(30).await?;
+    }
+    let chat = alice.connect(&bob_id).await?;
+    println!("{alice_id} has asked {bob_id} to be connected");
+    wait_for(&bob, |event| {
+        matches!(event, Event::ConnectionRequested { .. })
+    })
+    .await?;
+    bob.accept(&alice_id).await?;
+    wait_for(&alice, |event| matches!(event, Event::Connected { .. })).await?;
+    show(&alice, &chat).await?;
 
     let group = alice.create_group().await?;
     println!("{alice_id} has created a group at {}", arguments.a.0);

@@ -15,17 +15,24 @@
 //!
 //! let options = ConnectOptions::new(alice.provider());
 //! let client = Client::register(options, "alice.db", &alice, "phone").await?;
-//! client.refill_key_packages(50).await?; // so that others can add Alice to groups
-//! client.set_consent(&bob, true).await?; // so that Bob may
+//! client.refill_key_packages(50).await?; // so that others can reach Alice
 //!
-//! let group = client.create_group().await?;
-//! client.add_user(&group, &bob).await?; // needs Bob's consent
-//! client.send(&group, "Hello, Bob").await?;
+//! let chat = client.connect(&bob).await?; // Bob is asked, and may accept
+//! client.send(&chat, "Hello, Bob").await?; // which he reads then
 //!
 //! loop {
 //!     for event in client.receive(Duration::from_secs(30)).await? {
-//!         if let Event::Message { sender, content, .. } = event {
-//!             println!("{sender}: {}", String::from_utf8_lossy(&content));
+//!         match event {
+//!             Event::Message { sender, content, .. } => {
+//!                 println!("{sender}: {}", String::from_utf8_lossy(&content));
+//!             }
+//!             // From now on each may add the other to groups.
+//!             Event::Connected { peer, .. } if peer == bob => {
+//!                 let group = client.create_group().await?;
+//!                 client.add_user(&group, &bob).await?;
+//!             }
+//!             Event::ConnectionRequested { peer, .. } => println!("{peer} wants to talk"),
+//!             _ => {}
 //!         }
 //!     }
 //! }
@@ -43,6 +50,13 @@
 //!   the last call again after a crash. The application sees each at least once.
 //! - Members who change a group at the same moment are put in order by its owner; the one who
 //!   came second is told what the first one did, and what it wanted is done again on top.
+//!
+//! - What has to be done now and then is done while events are received ([`Client::receive`],
+//!   [`Client::events`]): KeyPackages are refilled, attestations renewed, keys changed in every
+//!   group, members verified by the keys of their providers, what could not be finished is, and
+//!   groups that cannot be followed are joined again. [`Event`]s tell of it.
+//! - The signature key is in a file of its own beside the state database. It is enough to be back:
+//!   see [`Client::open`].
 //!
 //! A [`Client`] is cheap to clone, and its methods may be called at the same time. One process
 //! at a time can open a state database.
