@@ -16,7 +16,7 @@ mod tui;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use moh_client::{ConnectOptions, SystemClock, SystemRandom};
 use moh_messages::{ClientId, UserId};
 use tokio::sync::mpsc::unbounded_channel;
@@ -68,6 +68,13 @@ impl Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
+    // What a provider says may be in it.
+    Box::pin(begin(arguments))
+        .await
+        .map_err(|error| anyhow!(escape::line(&format!("{error:#}"))))
+}
+
+async fn begin(arguments: Arguments) -> Result<()> {
     let Ok(client) = ClientId::new(&arguments.user, &arguments.device) else {
         usage(&format!(
             "{}: not a device: lower-case letters, digits and ._~- alone, at most 64",
@@ -120,7 +127,7 @@ async fn open(
     let history = History::open(&place.history)?;
     let (client, is_new) = Box::pin(account::open(&options, place, client, asks)).await?;
     let parts = (SystemClock, SystemRandom);
-    let (driver, mut reports) = Driver::start(client.clone(), history, parts, (to, from))?;
+    let (driver, mut reports) = Driver::start(client.clone(), history, parts, (to, from)).await?;
     if is_new {
         reports.insert(0, model::Report::Registered(client.client_id().clone()));
     }

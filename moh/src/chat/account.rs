@@ -39,7 +39,7 @@ impl Place {
             Some(state) => state.to_owned(),
             None => default_state()?,
         };
-        let folder = state.join(short(&client.user_id()));
+        let folder = state.join(short(&client.user_id())).join(client.device());
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
@@ -47,10 +47,9 @@ impl Place {
         builder
             .create(&folder)
             .with_context(|| format!("the folder {} cannot be made", folder.display()))?;
-        let device = client.device();
         Ok(Self {
-            library: folder.join(format!("{device}.db")),
-            history: folder.join(format!("{device}.history.db")),
+            library: folder.join("keys.db"),
+            history: folder.join("history.db"),
         })
     }
 }
@@ -106,7 +105,8 @@ pub(crate) async fn open(
             bail!("the state is that of {}", short_client(opened.client_id()))
         }
         Ok(opened) => Ok((opened, false)),
-        Err(Error::NotRegistered) => {
+        // It may be that the library has the key alone, and was refused when it registered that.
+        Err(error) if matches!(error, Error::NotRegistered) || is_unauthorized(&error) => {
             let registered = Box::pin(register(options, place, client, asks)).await?;
             // Nobody can ask it to connect before; where it fails, it is done again later.
             if let Err(error) = registered.refill_key_packages(KEY_PACKAGES).await {

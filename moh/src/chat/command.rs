@@ -28,6 +28,7 @@ pub(crate) enum Command {
     Retry,
     Devices,
     Link(String),
+    Trust(String),
     Unlink(String),
     Quit,
 }
@@ -48,7 +49,7 @@ const fn spec(name: &'static str, arguments: &'static str, what: &'static str) -
 }
 
 /// All commands, in the order of the help.
-pub(crate) const COMMANDS: [Spec; 22] = [
+pub(crate) const COMMANDS: [Spec; 23] = [
     spec(
         "connect",
         "USER",
@@ -80,6 +81,11 @@ pub(crate) const COMMANDS: [Spec; 22] = [
     spec("retry", "", "send again what could not be sent here"),
     spec("devices", "", "your devices"),
     spec("link", "CODE", "let a new device in, which shows this CODE"),
+    spec(
+        "trust",
+        "DEVICE",
+        "take a device for yours: it comes into your conversations",
+    ),
     spec("unlink", "DEVICE", "delete one of your other devices"),
     spec("help", "", "this"),
     spec("quit", "", "end the chat; nothing is lost"),
@@ -152,6 +158,7 @@ fn command(name: &str, rest: &str) -> Result<Command, String> {
         "retry" => none(Command::Retry),
         "devices" => none(Command::Devices),
         "link" => one(Command::Link),
+        "trust" => one(Command::Trust),
         "unlink" => one(Command::Unlink),
         "help" => none(Command::Help),
         "quit" => none(Command::Quit),

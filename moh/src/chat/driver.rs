@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
 use super::history::History;
-use super::model::{Effect, Input, Model, Number, Report, Write};
+use super::model::{Effect, Input, Model, Number, Report, SendResult, Write};
 
 /// How long to wait before something is tried again, at most, in seconds.
 const MAX_PAUSE_S: u64 = 60;
@@ -22,7 +22,7 @@ pub(crate) enum Message {
     /// An event, and where to say that it was taken.
     Event(Event, oneshot::Sender<()>),
     /// The library cannot go on.
-    Broken(moh_client::Error),
+    Broken(String),
 }
 
 /// Everything behind a face.
@@ -41,7 +41,9 @@ pub(crate) struct Driver<C, R> {
 
 impl<C: Clock, R: Random> Driver<C, R> {
     /// A chat that begins, or goes on; with what it has to show at once.
-    pub(crate) fn start(
+    ///
+    /// What the library knows is asked before it is listened to: nothing can come between.
+    pub(crate) async fn start(
         client: Client,
         history: History,
         (clock, random): (C, R),
@@ -62,9 +64,13 @@ impl<C: Clock, R: Random> Driver<C, R> {
             is_first: true,
             is_over: false,
         };
-        let effects = driver.model.start();
+        let known = calls::known(&driver.client).await?;
+        let effects = driver.model.start(known);
         let reports = driver.carry_out(effects, None)?;
-        tokio::spawn(listen(driver.client.clone(), driver.to.clone()));
+        let (client, to) = (driver.client.clone(), driver.to.clone());
+        driver.run(listen(client, to), || {
+            Message::Broken("the library broke off".to_owned())
+        });
         Ok((driver, reports))
     }
 
@@ -91,7 +97,7 @@ impl<C: Clock, R: Random> Driver<C, R> {
                 let _ = taken.send(());
                 Ok(reports)
             }
-            Message::Broken(error) => Err(anyhow!(calls::words(&error))),
+            Message::Broken(text) => Err(anyhow!(text)),
         }
     }
 
@@ -157,9 +163,13 @@ impl<C: Clock, R: Random> Driver<C, R> {
                 Effect::Write(_) => {}
                 Effect::Call { call, what } => {
                     let (client, to) = (self.client.clone(), self.to.clone());
-                    tokio::spawn(async move {
+                    let work = async move {
                         let result = Box::pin(calls::carry_out(&client, what)).await;
                         let _ = to.send(Message::Input(Input::Answered { call, result }));
+                    };
+                    self.run(work, move || {
+                        let result = Err("it broke off, which is a mistake here".to_owned());
+                        Message::Input(Input::Answered { call, result })
                     });
                 }
                 Effect::Send {
@@ -169,9 +179,14 @@ impl<C: Clock, R: Random> Driver<C, R> {
                     content,
                 } => {
                     let (client, to) = (self.client.clone(), self.to.clone());
-                    tokio::spawn(async move {
+                    let work = async move {
                         let result = Box::pin(calls::send(&client, &group, content)).await;
                         let _ = to.send(Message::Input(Input::Sent { number, id, result }));
+                    };
+                    self.run(work, move || {
+                        let text = "it broke off, which is a mistake here".to_owned();
+                        let result = SendResult::NotNow(text);
+                        Message::Input(Input::Sent { number, id, result })
                     });
                 }
                 Effect::TryLater { number, failures } => {
@@ -183,6 +198,20 @@ impl<C: Clock, R: Random> Driver<C, R> {
             }
         }
         Ok(reports)
+    }
+
+    /// Runs something beside; where it panics, that is told.
+    fn run(
+        &self,
+        work: impl Future<Output = ()> + Send + 'static,
+        broken: impl FnOnce() -> Message + Send + 'static,
+    ) {
+        let to = self.to.clone();
+        tokio::spawn(async move {
+            if tokio::spawn(work).await.is_err() {
+                let _ = to.send(broken());
+            }
+        });
     }
 
     /// Says something after a while, which grows with the failures.
@@ -211,7 +240,7 @@ async fn listen(client: Client, to: UnboundedSender<Message>) {
                 }
             }
             Err(error) => {
-                let _ = to.send(Message::Broken(error));
+                let _ = to.send(Message::Broken(calls::words(&error)));
                 return;
             }
         }

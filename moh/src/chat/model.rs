@@ -115,8 +115,15 @@ pub(crate) enum Write {
     },
     /// It was sent, or is given up.
     Gone(i64),
+    /// What became of a message.
+    Mark {
+        id: i64,
+        sending: Sending,
+    },
     /// Which conversation is open.
     Open(Option<Number>),
+    /// A device of one's own that comes into all groups.
+    Trust(Trusted),
 }
 
 /// Something to ask of the library.
@@ -151,8 +158,9 @@ pub(crate) enum Call {
         number: Number,
         group: GroupId,
     },
-    /// Who is connected, who asks, and in which groups this client is.
-    Standing,
+    /// Who is connected, who asks, and in which groups this client is: something is there that
+    /// was not known.
+    LookAgain,
     /// Who is blocked, which the provider alone knows.
     Blocked,
     /// To have enough KeyPackages at the provider.
@@ -161,8 +169,10 @@ pub(crate) enum Call {
     /// To let a new device in, by the code that it shows.
     Authorize(String),
     DeleteDevice(ClientId),
-    /// To put all devices of one's own into all groups.
-    TakeAlong,
+    /// To put these devices of one's own, with these keys, into all groups.
+    TakeAlong(Vec<Trusted>),
+    /// To take a device for one's own, with the key that it has.
+    Trust(ClientId),
 }
 
 /// What the library answered.
@@ -180,19 +190,35 @@ pub(crate) enum Answer {
         members: Vec<ClientId>,
         owner: ProviderName,
     },
-    Standing {
-        people: Vec<(UserId, Person, Option<GroupId>)>,
-        groups: Vec<GroupId>,
+    Known(Known),
+    /// It has no answer yet; the library goes on by itself, and tells.
+    Later {
+        group: GroupId,
+        reason: String,
     },
     Blocked(Vec<Target>),
     Devices(Vec<Row>),
+    Trusted(Trusted),
     /// Whether some were added, and whether some could not be yet.
     TakenAlong {
         added: bool,
         missing: bool,
     },
     /// What the new device has to be given.
-    Authorization(String),
+    Authorization {
+        code: String,
+        device: Trusted,
+    },
+}
+
+/// A device of one's own, with its key.
+pub(crate) type Trusted = (ClientId, Vec<u8>);
+
+/// What the library knows of people and groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) people: Vec<(UserId, Person, Option<GroupId>)>,
+    pub(crate) groups: Vec<GroupId>,
 }
 
 /// How somebody stands to this user.
@@ -247,6 +273,8 @@ pub(crate) struct Model {
     next_call: u64,
     next_number: Number,
     next_id: i64,
+    /// Devices of one's own that come into all groups.
+    trusted: Vec<Trusted>,
     /// How often in a row a device of one's own could not be added.
     take_failures: u32,
     /// No other run of any chat has this: the beginning of the ids of messages.
@@ -259,6 +287,7 @@ pub(crate) struct Kept {
     pub(crate) conversations: Vec<Conversation>,
     pub(crate) open: Option<Number>,
     pub(crate) next_id: i64,
+    pub(crate) trusted: Vec<Trusted>,
 }
 
 impl Call {
@@ -266,7 +295,11 @@ impl Call {
     fn is_silent(&self) -> bool {
         matches!(
             self,
-            Self::Members { .. } | Self::TakeAlong | Self::Blocked | Self::Refill
+            Self::Members { .. }
+                | Self::TakeAlong(_)
+                | Self::Blocked
+                | Self::Refill
+                | Self::LookAgain
         )
     }
 }
@@ -286,19 +319,20 @@ impl Model {
             calls: BTreeMap::new(),
             next_call: 0,
             next_id: kept.next_id,
+            trusted: kept.trusted,
             take_failures: 0,
             run,
         }
     }
 
     /// What is to be done at the beginning.
-    pub(crate) fn start(&mut self) -> Vec<Effect> {
-        let mut effects = vec![
-            self.call(Call::Standing),
+    pub(crate) fn start(&mut self, known: Known) -> Vec<Effect> {
+        let mut effects = self.known(known, true);
+        effects.extend([
             self.call(Call::Blocked),
             self.call(Call::Refill),
-            self.call(Call::TakeAlong),
-        ];
+            self.take_along(),
+        ]);
         let numbers: Vec<_> = self.conversations.iter().map(|c| c.number).collect();
         for number in numbers {
             effects.extend(self.ask_members(number));
@@ -318,7 +352,7 @@ impl Model {
             },
             Input::Sent { number, id, result } => self.sent(number, id, result),
             Input::TryAgain(number) => self.try_again(number),
-            Input::TakeAlong => vec![self.call(Call::TakeAlong)],
+            Input::TakeAlong => vec![self.take_along()],
             Input::Link(link) => self.linked(link),
             Input::Older {
                 number,
@@ -338,10 +372,10 @@ impl Model {
         self.next_id
     }
 
-    /// Whether nothing is under way that will end by itself.
+    /// Whether all that was asked of the library has an answer, though it may be that it is not
+    /// known yet.
     pub(crate) fn is_idle(&self) -> bool {
-        let is_sending = |c: &Conversation| c.is_sending(&self.link);
-        self.calls.is_empty() && !self.conversations.iter().any(is_sending)
+        self.calls.is_empty() && !self.conversations.iter().any(Conversation::is_sending)
     }
 
     /// How much is asked of the library and not answered yet.
@@ -404,6 +438,10 @@ impl Model {
             call: self.next_call,
             what,
         }
+    }
+
+    fn take_along(&mut self) -> Effect {
+        self.call(Call::TakeAlong(self.trusted.clone()))
     }
 
     fn ask_members(&mut self, number: Number) -> Option<Effect> {

@@ -24,14 +24,18 @@
 //! ```
 //!
 //! The rows that a command lists (`person`, `conversation`, `member`, `device`, `history`, `help`,
-//! `authorization`) come before its `ok`. The next command is read when the one before is done.
+//! `authorization`) come before its `ok`. The next command is read when the one before is done, or
+//! goes on by itself. At the end of stdin the chat ends as soon as everything is sent, or after 20
+//! seconds; what is left goes out next time.
 
 use std::io::{BufRead, Write};
+use std::time::Duration;
 
 use anyhow::Result;
 use moh_client::{Clock, Random};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::Instant;
 
 use super::account::Asks;
 use super::command::parse;
@@ -40,6 +44,9 @@ use super::escape::reversible;
 use super::model::{Input, Line, LineBody, Link, Model, Report, Sending};
 use super::names::{short, short_client};
 use super::time;
+
+/// How long what is not sent yet is waited for at the end.
+const LAST_WAIT: Duration = Duration::from_secs(20);
 
 /// Lines from stdin, and lines to stdout.
 pub(crate) struct Plain {
@@ -61,9 +68,12 @@ impl Plain {
         let (to, lines) = unbounded_channel();
         // A thread of its own: one that waits for stdin must not hold up the end.
         std::thread::spawn(move || {
-            for line in std::io::stdin().lock().lines() {
+            for line in std::io::stdin().lock().split(b'\n') {
                 let Ok(line) = line else { break };
-                if to.send(line).is_err() {
+                if to
+                    .send(String::from_utf8_lossy(&line).into_owned())
+                    .is_err()
+                {
                     break;
                 }
             }
@@ -86,10 +96,15 @@ impl Plain {
         for line in opening(&driver.model) {
             say(&line)?;
         }
+        let mut last_moment = None;
         while !driver.is_over {
             let is_idle = driver.model.is_idle();
-            if self.is_at_end && is_idle {
+            let is_offline = matches!(driver.model.link, Link::Offline(_));
+            if self.is_at_end && is_idle && (driver.model.unsent() == 0 || is_offline) {
                 break;
+            }
+            if self.is_at_end && last_moment.is_none() {
+                last_moment = Some(Instant::now() + LAST_WAIT);
             }
             let reports = tokio::select! {
                 // What has happened goes before what is typed.
@@ -97,6 +112,7 @@ impl Plain {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 message = driver.next() => driver.take(message)?,
+                () = at(last_moment) => break,
                 line = self.lines.recv(), if is_idle && !self.is_at_end => match line {
                     Some(line) => typed(&mut driver, &line)?,
                     None => {
@@ -114,6 +130,13 @@ impl Plain {
             ))?;
         }
         Ok(())
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

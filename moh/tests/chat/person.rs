@@ -85,13 +85,13 @@ impl Person {
     /// Whether the library has a request that has no answer yet, by a copy of its database. A copy
     /// that was made during a write may be of no use.
     pub(crate) fn has_pending(&self) -> bool {
-        let folder = self.state.path().join(&self.name);
+        let folder = self.state.path().join(&self.name).join(&self.device);
         let copies = tempfile::tempdir().unwrap();
         for end in ["db", "db-wal"] {
-            let name = format!("{}.{end}", self.device);
+            let name = format!("keys.{end}");
             std::fs::copy(folder.join(&name), copies.path().join(&name)).unwrap();
         }
-        let copy = copies.path().join(format!("{}.db", self.device));
+        let copy = copies.path().join("keys.db");
         let count = rusqlite::Connection::open(copy).and_then(|conn| {
             conn.query_row("SELECT count(*) FROM pending", [], |row| {
                 row.get::<_, i64>(0)

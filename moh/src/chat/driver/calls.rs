@@ -5,7 +5,7 @@ use moh_messages::client_api::ClientAuthorization;
 use moh_messages::{ClientId, DsErrorCode, GroupId, PublicKey, SignatureScheme, UserId};
 
 use crate::chat::account;
-use crate::chat::model::{Answer, Call, Person, Row, SendResult};
+use crate::chat::model::{Answer, Call, Known, Person, Row, SendResult, Trusted};
 use crate::chat::names::{Target, short, short_client};
 use crate::chat::time;
 
@@ -16,13 +16,13 @@ pub(super) async fn carry_out(client: &Client, what: Call) -> Result<Answer, Str
 
 async fn ask(client: &Client, what: Call) -> Result<Answer, Error> {
     match what {
-        Call::Connect(user) => client.connect(&user).await.map(Answer::Group),
+        Call::Connect(user) => group_or_later(client.connect(&user).await),
         Call::Accept(user) => client.accept(&user).await.map(Answer::Group),
         Call::Decline(user) => client.decline(&user).await.map(|()| Answer::Done),
         Call::Disconnect(user) => client.disconnect(&user).await.map(|()| Answer::Done),
         Call::Block(target) => block(client, &target, true).await,
         Call::Unblock(target) => block(client, &target, false).await,
-        Call::Create { .. } => client.create_group().await.map(Answer::Group),
+        Call::Create { .. } => group_or_later(client.create_group().await),
         Call::Invite { group, users, .. } => Ok(invite(client, &group, users).await),
         Call::Remove { group, user, .. } => {
             client.remove_user(&group, &user).await?;
@@ -33,7 +33,7 @@ async fn ask(client: &Client, what: Call) -> Result<Answer, Error> {
             members: client.members(&group).await?,
             owner: client.owner(&group).await?,
         }),
-        Call::Standing => standing(client).await,
+        Call::LookAgain => known(client).await.map(Answer::Known),
         Call::Blocked => blocked(client).await,
         Call::Refill => {
             client.refill_key_packages(account::KEY_PACKAGES).await?;
@@ -42,7 +42,8 @@ async fn ask(client: &Client, what: Call) -> Result<Answer, Error> {
         Call::Devices => devices(client).await,
         Call::Authorize(code) => authorize(client, &code),
         Call::DeleteDevice(device) => client.delete_device(&device).await.map(|()| Answer::Done),
-        Call::TakeAlong => take_along(client).await,
+        Call::TakeAlong(trusted) => take_along(client, &trusted).await,
+        Call::Trust(device) => trust(client, device).await,
     }
 }
 
@@ -95,7 +96,22 @@ async fn leave(client: &Client, group: &GroupId) -> Result<Answer, Error> {
     Ok(Answer::Done)
 }
 
-async fn standing(client: &Client) -> Result<Answer, Error> {
+/// What is stored, and goes on by itself, is as good as done.
+fn group_or_later(result: Result<GroupId, Error>) -> Result<Answer, Error> {
+    match result {
+        Ok(group) => Ok(Answer::Group(group)),
+        Err(error) => match &error {
+            Error::Unsettled { group, .. } => Ok(Answer::Later {
+                group: group.clone(),
+                reason: words(&error),
+            }),
+            _ => Err(error),
+        },
+    }
+}
+
+/// What the library knows, without asking anybody.
+pub(super) async fn known(client: &Client) -> Result<Known, Error> {
     let mut groups = client.groups().await?;
     let mut people = Vec::new();
     for connection in client.connections().await? {
@@ -109,7 +125,7 @@ async fn standing(client: &Client) -> Result<Answer, Error> {
         }
         people.push((connection.peer, person, connection.group));
     }
-    Ok(Answer::Standing { people, groups })
+    Ok(Known { people, groups })
 }
 
 async fn blocked(client: &Client) -> Result<Answer, Error> {
@@ -124,17 +140,30 @@ async fn blocked(client: &Client) -> Result<Answer, Error> {
     Ok(Answer::Blocked(blocked.collect()))
 }
 
-/// Puts all devices of this user into all groups that this one is in.
-async fn take_along(client: &Client) -> Result<Answer, Error> {
-    let devices = client.devices().await?;
+/// Puts the devices that the user knows, where they have the keys that these had, into all
+/// groups that this one is in.
+async fn take_along(client: &Client, trusted: &[Trusted]) -> Result<Answer, Error> {
+    let (mut added, mut missing) = (false, false);
+    if trusted.is_empty() {
+        return Ok(Answer::TakenAlong { added, missing });
+    }
+    let mut devices = client.devices().await?;
+    devices.retain(|device| {
+        let is_it = |(client, key): &Trusted| {
+            *client == device.client && *key == device.signature_key.as_slice()
+        };
+        trusted.iter().any(is_it)
+    });
     let mut groups = client.groups().await?;
     for connection in client.connections().await? {
         if connection.state == ConnectionState::Connected {
             groups.extend(connection.group);
         }
     }
-    let (mut added, mut missing) = (false, false);
     for group in groups {
+        if client.is_leaving(&group).await? {
+            continue;
+        }
         let members = client.members(&group).await?;
         let lacks = |device: &&ClientId| !members.contains(device);
         for device in devices.iter().map(|device| &device.client).filter(lacks) {
@@ -149,6 +178,15 @@ async fn take_along(client: &Client) -> Result<Answer, Error> {
         }
     }
     Ok(Answer::TakenAlong { added, missing })
+}
+
+/// The key that a device has now.
+async fn trust(client: &Client, device: ClientId) -> Result<Answer, Error> {
+    let devices = client.devices().await?;
+    let found = devices.into_iter().find(|known| known.client == device);
+    let found = found.ok_or_else(|| Error::NotMember(device.to_string()))?;
+    let key = found.signature_key.as_slice().to_vec();
+    Ok(Answer::Trusted((found.client, key)))
 }
 
 async fn devices(client: &Client) -> Result<Answer, Error> {
@@ -172,11 +210,13 @@ fn authorize(client: &Client, code: &str) -> Result<Answer, Error> {
     let request = DeviceRequest {
         client: ClientId::new(client.user_id(), &device)?,
         scheme: SignatureScheme::ED25519,
-        signature_key: PublicKey::new(key)?,
+        signature_key: PublicKey::new(key.clone())?,
     };
     let authorization: ClientAuthorization = client.authorize(&request)?;
-    let text = account::show_authorization(&authorization);
-    Ok(Answer::Authorization(text))
+    Ok(Answer::Authorization {
+        code: account::show_authorization(&authorization),
+        device: (request.client, key),
+    })
 }
 
 /// An error as somebody should read it who does not know the protocol.

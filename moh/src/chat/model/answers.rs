@@ -3,7 +3,9 @@
 use moh_messages::{GroupId, UserId};
 
 use super::conversation::Standing;
-use super::{Answer, Call, Effect, Model, Number, Person, Report, Row, Write, done, error};
+use super::{
+    Answer, Call, Effect, Known, Model, Number, Person, Report, Row, Trusted, Write, done, error,
+};
 use crate::chat::names::{Target, enumerate, short};
 
 /// How often it is tried to add a device of one's own, until the next start.
@@ -19,11 +21,32 @@ impl Model {
         let answer = match result {
             Ok(answer) => answer,
             // Without a connection, say.
-            Err(_) if what == Call::TakeAlong => return self.taken_along(false, true),
+            Err(_) if matches!(what, Call::TakeAlong(_)) => return self.taken_along(false, true),
             Err(text) => return failed(&what, &text),
         };
+        match what {
+            Call::Create { .. }
+            | Call::Invite { .. }
+            | Call::Remove { .. }
+            | Call::Leave { .. }
+            | Call::Members { .. } => self.group_answered(what, answer, now_ms),
+            Call::TakeAlong(_)
+            | Call::Devices
+            | Call::Authorize(_)
+            | Call::Trust(_)
+            | Call::DeleteDevice(_) => self.device_answered(what, answer),
+            _ => self.person_answered(what, answer, now_ms),
+        }
+    }
+
+    fn person_answered(&mut self, what: Call, answer: Answer, now_ms: u64) -> Vec<Effect> {
         match (what, answer) {
             (Call::Connect(user), Answer::Group(group)) => self.asked(&user, &group, now_ms),
+            (Call::Connect(user), Answer::Later { group, reason }) => {
+                let mut effects = self.asked(&user, &group, now_ms);
+                effects.insert(0, note(reason));
+                effects
+            }
             (Call::Accept(user), Answer::Group(group)) => {
                 let (number, mut effects) = self.connected(&user, &group, now_ms);
                 effects.extend(self.open_conversation(number));
@@ -46,6 +69,26 @@ impl Model {
                     .retain(|t| *t != target);
                 vec![done(format!("{target} is not blocked any more"))]
             }
+            (Call::LookAgain, Answer::Known(known)) => self.known(known, false),
+            (Call::Blocked, Answer::Blocked(blocked)) => {
+                self.blocked = Some(blocked);
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn group_answered(&mut self, what: Call, answer: Answer, now_ms: u64) -> Vec<Effect> {
+        match (what, answer) {
+            (Call::Create { name, users }, Answer::Later { group, reason }) => {
+                let mut effects = self.created(&group, name, Vec::new(), now_ms);
+                if let Some(conversation) = self.conversations.iter_mut().find(|c| c.group == group)
+                {
+                    conversation.to_invite = users;
+                }
+                effects.insert(0, note(reason));
+                effects
+            }
             (Call::Create { name, users }, Answer::Group(group)) => {
                 self.created(&group, name, users, now_ms)
             }
@@ -67,18 +110,28 @@ impl Model {
                 }
                 Vec::new()
             }
-            (Call::Standing, Answer::Standing { people, groups }) => self.standing(people, &groups),
-            (Call::Blocked, Answer::Blocked(blocked)) => {
-                self.blocked = Some(blocked);
-                Vec::new()
-            }
-            (Call::TakeAlong, Answer::TakenAlong { added, missing }) => {
+            _ => Vec::new(),
+        }
+    }
+
+    fn device_answered(&mut self, what: Call, answer: Answer) -> Vec<Effect> {
+        match (what, answer) {
+            (Call::TakeAlong(_), Answer::TakenAlong { added, missing }) => {
                 self.taken_along(added, missing)
             }
             (Call::Devices, Answer::Devices(rows)) => listing("your devices", rows),
-            (Call::Authorize(_), Answer::Authorization(code)) => {
+            (Call::Authorize(_), Answer::Authorization { code, device }) => {
+                let mut effects = self.trust(device);
                 let row = Row::new("authorization", [code]);
-                listing("give this to the new device", vec![row])
+                effects.extend(listing("give this to the new device", vec![row]));
+                effects
+            }
+            (Call::Trust(_), Answer::Trusted(device)) => {
+                let text = format!("{} comes into your conversations", device.0.device());
+                let mut effects = self.trust(device);
+                effects.push(self.take_along());
+                effects.push(done(text));
+                effects
             }
             (Call::DeleteDevice(device), _) => {
                 vec![done(format!("{} is deleted", device.device()))]
@@ -152,7 +205,7 @@ impl Model {
     /// Two users are connected no more.
     pub(super) fn disconnected(&mut self, user: &UserId, reason: &str, now_ms: u64) -> Vec<Effect> {
         if self.people.remove(user).is_none() {
-            return Vec::new();
+            return vec![note(format!("{}: {reason}", short(user)))];
         }
         let number = self.with(user).map(|c| (c.number, c.standing));
         let mut effects = vec![Effect::Report(Report::Disconnected(
@@ -267,24 +320,33 @@ impl Model {
         effects
     }
 
-    /// How things are at the beginning: what the library says goes before what was kept.
-    fn standing(
-        &mut self,
-        people: Vec<(UserId, Person, Option<GroupId>)>,
-        groups: &[GroupId],
-    ) -> Vec<Effect> {
+    /// What the library knows. At the beginning it goes before what was kept; later on it is
+    /// what was true a moment ago, and only what is not known at all is taken from it. A group
+    /// that it does not have is not given up: it may come back.
+    pub(super) fn known(&mut self, known: Known, is_start: bool) -> Vec<Effect> {
         let mut effects = Vec::new();
-        for group in groups {
-            if self.number_of(group).is_none() {
-                let (number, written) = self.ensure(group);
-                effects.extend(written);
+        for group in &known.groups {
+            let is_new = self.number_of(group).is_none();
+            let (number, written) = self.ensure(group);
+            effects.extend(written);
+            if is_new && !is_start {
                 effects.extend(self.ask_members(number));
+                effects.push(Effect::Report(Report::Conversation(number)));
+            }
+            if let Some(conversation) = self.conversation_mut(number)
+                && is_start
+                && conversation.standing == Standing::Out
+            {
+                conversation.standing = Standing::In;
+                effects.push(Effect::Write(Write::Conversation(number)));
             }
         }
-        for (user, person, group) in people {
+        for (user, person, group) in known.people {
+            if !is_start && self.people.contains_key(&user) {
+                continue;
+            }
             let standing = match person {
-                Person::Asks => Standing::Waiting,
-                Person::Asked => Standing::Waiting,
+                Person::Asks | Person::Asked => Standing::Waiting,
                 Person::Connected => Standing::In,
             };
             self.people.insert(user.clone(), person);
@@ -292,13 +354,17 @@ impl Model {
                 effects.extend(self.between(&user, &group, standing).1);
             }
         }
-        let gone =
-            |c: &super::Conversation| c.standing != Standing::Out && !groups.contains(&c.group);
-        let gone: Vec<_> = self.conversations.iter().filter(|c| gone(c)).collect();
-        for number in gone.iter().map(|c| c.number).collect::<Vec<_>>() {
-            effects.extend(self.is_out(number));
-        }
         effects
+    }
+
+    /// A device of one's own, by the word of the user.
+    fn trust(&mut self, device: Trusted) -> Vec<Effect> {
+        self.take_failures = 0;
+        if self.trusted.contains(&device) {
+            return Vec::new();
+        }
+        self.trusted.push(device.clone());
+        vec![Effect::Write(Write::Trust(device))]
     }
 
     /// A new device has no KeyPackages in its first moments, and may lack them later too.
@@ -322,6 +388,10 @@ fn listing(title: &str, rows: Vec<Row>) -> Vec<Effect> {
         title: title.to_owned(),
         rows,
     })]
+}
+
+fn note(text: String) -> Effect {
+    Effect::Report(Report::Note(text))
 }
 
 fn failed(what: &Call, text: &str) -> Vec<Effect> {

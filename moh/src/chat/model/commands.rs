@@ -32,7 +32,14 @@ impl Model {
             Command::History(count) => self.list_history(count.unwrap_or(20)),
             Command::Devices => Ok(self.calls_one(Call::Devices)),
             Command::Link(code) => Ok(self.calls_one(Call::Authorize(code))),
-            Command::Unlink(device) => self.unlink(&device),
+            Command::Trust(device) => {
+                let device = self.own_device(&device);
+                device.map(|device| self.calls_one(Call::Trust(device)))
+            }
+            Command::Unlink(device) => {
+                let device = self.own_device(&device);
+                device.map(|device| self.calls_one(Call::DeleteDevice(device)))
+            }
             Command::Quit => Ok(vec![Effect::Quit]),
         };
         result.unwrap_or_else(error)
@@ -169,22 +176,25 @@ impl Model {
         {
             return Ok(number);
         }
-        let user = self.user(what).ok();
-        if what.contains('@')
-            && let Some(with) = user.as_ref().and_then(|user| self.with(user))
-        {
-            return Ok(with.number);
-        }
         let wanted = what.to_lowercase();
-        let is = |title: &str| title.to_lowercase() == wanted;
+        let mut found: Vec<Number> = Vec::new();
+        if let Some(with) = self.user(what).ok().and_then(|user| self.with(&user)) {
+            found.push(with.number);
+        }
+        // The title of one who is nobody's peer cannot look like a user.
         let is_meant =
-            |c: &&super::Conversation| is(&self.title(c)) || c.name.as_deref().is_some_and(is);
-        let by_name = self.conversations.iter().rev().find(is_meant);
-        let with = user.and_then(|user| self.with(&user));
-        by_name
-            .or(with)
-            .map(|c| c.number)
-            .ok_or_else(|| format!("there is no conversation {what}; /groups shows them"))
+            |c: &&super::Conversation| c.peer.is_none() && self.title(c).to_lowercase() == wanted;
+        found.extend(self.conversations.iter().filter(is_meant).map(|c| c.number));
+        match found.as_slice() {
+            [] => Err(format!(
+                "there is no conversation {what}; /groups shows them"
+            )),
+            [one] => Ok(*one),
+            several => {
+                let commands: Vec<_> = several.iter().map(|n| format!("/open {n}")).collect();
+                Err(format!("which {what}? {}", enumerate(&commands)))
+            }
+        }
     }
 
     /// The group that is open; what is between two users is none.
@@ -249,13 +259,14 @@ impl Model {
         Ok(effects)
     }
 
-    fn unlink(&mut self, device: &str) -> Result<Vec<Effect>, String> {
+    /// Another device of this user.
+    fn own_device(&self, device: &str) -> Result<ClientId, String> {
         let device = device.rsplit('/').next().unwrap_or(device);
         let client = ClientId::new(&self.me.user_id(), &device.to_ascii_lowercase())
             .map_err(|_| format!("{device} is not a device"))?;
         if client == self.me {
             return Err("that is this device".to_owned());
         }
-        Ok(self.calls_one(Call::DeleteDevice(client)))
+        Ok(client)
     }
 }

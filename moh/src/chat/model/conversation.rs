@@ -30,6 +30,8 @@ pub(crate) struct Conversation {
     pub(crate) unread: usize,
     /// Up to where it had been read when it was opened.
     pub(crate) divider: Option<i64>,
+    /// Who is to be added when the group is there.
+    pub(crate) to_invite: Vec<UserId>,
     /// What is to be sent, in this order.
     pub(crate) outbox: VecDeque<Outgoing>,
 }
@@ -93,6 +95,7 @@ impl Conversation {
             read_to: 0,
             unread: 0,
             divider: None,
+            to_invite: Vec::new(),
             outbox: VecDeque::new(),
         }
     }

@@ -103,6 +103,7 @@ impl Model {
                 if let Some(conversation) = self.conversation_mut(number) {
                     conversation.standing = Standing::In;
                 }
+                effects.push(Effect::Write(Write::Conversation(number)));
                 let text = "joined again; what was written meanwhile may be missing here";
                 effects.extend(self.add_event(number, now_ms, text));
                 effects.extend(self.ask_members(number));
@@ -118,14 +119,16 @@ impl Model {
                     let text = format!("your device {device} was deleted");
                     return vec![Effect::Report(Report::Note(text))];
                 }
-                self.take_failures = 0;
-                let text = format!(
-                    "you have a new device, {device}; if you do not know it: /unlink {device}"
-                );
-                vec![
-                    Effect::Report(Report::Note(text)),
-                    self.call(Call::TakeAlong),
-                ]
+                // One that this device has let in comes along; nobody else does unasked.
+                if self.trusted.iter().any(|(trusted, _)| *trusted == client) {
+                    self.take_failures = 0;
+                    let text = format!("your device {device} comes into your conversations");
+                    return vec![Effect::Report(Report::Note(text)), self.take_along()];
+                }
+                vec![Effect::Report(Report::Note(format!(
+                    "a device {device} was registered in your name; if it is yours: \
+                     /trust {device}, if not: /unlink {device}"
+                )))]
             }
             _ => Vec::new(),
         }
@@ -287,13 +290,35 @@ impl Model {
         if operation == Operation::Message {
             return self.message_settled(group, outcome);
         }
-        let mut effects = Vec::new();
         let Some(number) = self.number_of(group) else {
-            return effects;
+            return vec![self.call(Call::LookAgain)];
         };
-        if let Outcome::Refused(error) = outcome {
-            let text = format!("what was asked for was refused: {error}");
-            effects.extend(self.add_event(number, now_ms, text));
+        let mut effects = Vec::new();
+        let to_invite = self
+            .conversation_mut(number)
+            .map(|c| std::mem::take(&mut c.to_invite));
+        match (outcome, operation) {
+            (Outcome::Refused(error), Operation::CreateGroup) => {
+                let text = format!("the group could not be made: {error}");
+                effects.extend(self.add_event(number, now_ms, text));
+                effects.extend(self.is_out(number));
+            }
+            (Outcome::Refused(error), _) => {
+                let text = format!("what was asked for was refused: {error}");
+                effects.extend(self.add_event(number, now_ms, text));
+            }
+            (Outcome::Accepted, Operation::Add) => effects.extend(self.announce_name(number)),
+            (Outcome::Accepted, _) => {
+                let users = to_invite.unwrap_or_default();
+                if !users.is_empty() {
+                    let group = group.clone();
+                    effects.push(self.call(Call::Invite {
+                        number,
+                        group,
+                        users,
+                    }));
+                }
+            }
         }
         effects.extend(self.ask_members(number));
         effects

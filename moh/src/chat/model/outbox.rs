@@ -7,7 +7,7 @@ use moh_messages::GroupId;
 
 use super::conversation::{Line, LineBody, Sending, Standing};
 use super::{Effect, Link, Model, Number, Report, Write};
-use crate::chat::content::Content;
+use crate::chat::content::{Body, Content};
 
 /// A message that is to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,13 +57,10 @@ impl Outgoing {
 }
 
 impl super::Conversation {
-    /// Whether a message is on its way; not where it waits for the connection.
-    pub(super) fn is_sending(&self, link: &Link) -> bool {
-        let is_offline = matches!(link, Link::Offline(_));
-        self.outbox.front().is_some_and(|first| {
-            first.progress == Progress::UnderWay
-                || (!is_offline && first.progress != Progress::Queued)
-        })
+    /// Whether the library was given a message and has not answered at all.
+    pub(super) fn is_sending(&self) -> bool {
+        let first = self.outbox.front();
+        first.is_some_and(|first| first.progress == Progress::UnderWay)
     }
 }
 
@@ -217,27 +214,42 @@ impl Model {
             return Vec::new();
         };
         let mut effects = vec![Effect::Write(Write::Gone(first.id))];
-        effects.extend(self.mark(number, first.id, sending));
+        effects.extend(self.mark(number, &first, sending));
         effects.extend(self.pump(number));
         effects
     }
 
-    /// Notes what became of a message.
-    fn mark(&mut self, number: Number, id: i64, became: Sending) -> Vec<Effect> {
+    /// Notes what became of a message. Its line may be one that only the history has.
+    fn mark(&mut self, number: Number, outgoing: &Outgoing, became: Sending) -> Vec<Effect> {
+        let id = outgoing.id;
         let conversation = self.conversation_mut(number);
         let lines = conversation.map(|c| &mut c.lines);
-        let Some(line) = lines.and_then(|lines| lines.iter_mut().rfind(|line| line.id == id))
-        else {
-            return Vec::new();
+        let shown = lines.and_then(|lines| lines.iter_mut().rfind(|line| line.id == id));
+        let line = match (shown, Content::decode(&outgoing.content)) {
+            (Some(line), _) => {
+                if let LineBody::Said { sending, .. } = &mut line.body {
+                    *sending = Some(became.clone());
+                }
+                line.clone()
+            }
+            (None, content) => match content.body {
+                Body::Text(text) => Line {
+                    id,
+                    at_ms: 0,
+                    body: LineBody::Said {
+                        sender: self.me.clone(),
+                        message: content.id,
+                        text,
+                        sending: Some(became.clone()),
+                    },
+                },
+                Body::Name(_) | Body::Unknown(_) => return Vec::new(),
+            },
         };
-        if let LineBody::Said { sending, .. } = &mut line.body {
-            *sending = Some(became);
-        }
-        let line = line.clone();
         vec![
-            Effect::Write(Write::Line {
-                number,
-                line: line.clone(),
+            Effect::Write(Write::Mark {
+                id,
+                sending: became,
             }),
             Effect::Report(Report::Sent(number, line)),
         ]
@@ -250,7 +262,7 @@ impl Model {
         let outbox = conversation.map(|c| std::mem::take(&mut c.outbox));
         for outgoing in outbox.into_iter().flatten() {
             effects.push(Effect::Write(Write::Gone(outgoing.id)));
-            effects.extend(self.mark(number, outgoing.id, Sending::Failed(reason.to_owned())));
+            effects.extend(self.mark(number, &outgoing, Sending::Failed(reason.to_owned())));
         }
         effects
     }
@@ -275,7 +287,8 @@ impl Model {
             };
             let id = message.clone().unwrap_or_else(|| self.run.clone());
             let content = Content::text(&id, text).encode();
-            effects.extend(self.mark(number, line.id, Sending::UnderWay));
+            let outgoing = Outgoing::new(line.id, content.clone());
+            effects.extend(self.mark(number, &outgoing, Sending::UnderWay));
             effects.retain(|effect| !matches!(effect, Effect::Report(Report::Sent(..))));
             effects.extend(self.enqueue(number, line.id, content));
         }

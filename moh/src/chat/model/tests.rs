@@ -43,28 +43,22 @@ impl Chat {
 
     fn of(kept: Kept) -> Self {
         let mut model = Model::new(client("alice@a.example/phone"), kept, "run".to_owned());
-        let effects = model.start();
+        let groups = model
+            .conversations
+            .iter()
+            .map(|c| c.group.clone())
+            .collect();
+        let people = Vec::new();
+        let effects = model.start(Known { people, groups });
         let mut chat = Self { model, effects };
-        let answer = Answer::Standing {
-            people: Vec::new(),
-            groups: chat
-                .model
-                .conversations
-                .iter()
-                .map(|c| c.group.clone())
-                .collect(),
-        };
-        chat.answer_call(|call| *call == Call::Standing, Ok(answer));
-        chat.answer_call(
-            |call| *call == Call::Blocked,
-            Ok(Answer::Blocked(Vec::new())),
-        );
+        let blocked = Answer::Blocked(Vec::new());
+        chat.answer_call(|call| *call == Call::Blocked, Ok(blocked));
+        chat.answer_call(|call| *call == Call::Refill, Ok(Answer::Done));
         let taken = Answer::TakenAlong {
             added: false,
             missing: false,
         };
-        chat.answer_call(|call| *call == Call::TakeAlong, Ok(taken));
-        chat.answer_call(|call| *call == Call::Refill, Ok(Answer::Done));
+        chat.answer_call(|call| matches!(call, Call::TakeAlong(_)), Ok(taken));
         chat.input(Input::Link(Link::Online));
         chat.effects
             .retain(|effect| !matches!(effect, Effect::Report(_)));

@@ -14,7 +14,7 @@ use super::screen::{Action, Screen, Status};
 use super::style::Styles;
 use crate::chat::command::{Command, parse};
 use crate::chat::content::Content;
-use crate::chat::model::{Answer, Conversation, Effect, Input, Kept, Link, Model, Report};
+use crate::chat::model::{Conversation, Effect, Input, Kept, Known, Link, Model, Report};
 
 const NOW_MS: u64 = 1_795_467_909_000;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -51,20 +51,7 @@ impl Chat {
             screen: Screen::default(),
             colours: true,
         };
-        let start = chat.model.start();
-        for effect in start {
-            if let Effect::Call { call, .. } = effect {
-                let answer = Answer::Standing {
-                    people: Vec::new(),
-                    groups: (1..=count).map(group).collect(),
-                };
-                chat.input(Input::Answered {
-                    call,
-                    result: Ok(answer),
-                });
-                break;
-            }
-        }
+        chat.model.start(Known::default());
         chat.input(Input::Link(Link::Online));
         if count > 0 {
             chat.typed("/open 1");

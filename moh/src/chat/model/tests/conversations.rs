@@ -241,17 +241,56 @@ fn what_is_for_groups_is_not_done_between_two() {
 }
 
 #[test]
-fn a_new_device_is_taken_along_as_soon_as_it_can_be() {
+fn a_device_that_nobody_knows_is_not_taken_along() {
     let mut chat = Chat::with_group();
-    chat.event(Event::DevicesChanged {
+    let added = |added| Event::DevicesChanged {
         client: client("alice@a.example/pc"),
+        added,
+    };
+    chat.event(added(true));
+    assert_eq!(
+        chat.said(),
+        [
+            "note a device pc was registered in your name; if it is yours: /trust pc, if not: /unlink pc"
+        ]
+    );
+    assert_eq!(chat.effects, []);
+    // By the word of the user, it is.
+    chat.typed("/trust pc");
+    let device = (client("alice@a.example/pc"), vec![1]);
+    let call = chat.answer(Ok(Answer::Trusted(device.clone())));
+    assert_eq!(call, Call::Trust(device.0.clone()));
+    assert_eq!(chat.said(), ["ok pc comes into your conversations"]);
+    let kept = Effect::Write(Write::Trust(device.clone()));
+    assert!(chat.effects.contains(&kept));
+    let call = chat.answer(Err("no route".to_owned()));
+    assert_eq!(call, Call::TakeAlong(vec![device]));
+    chat.event(added(false));
+    assert_eq!(chat.said(), ["note your device pc was deleted"]);
+}
+
+#[test]
+fn a_device_that_is_let_in_is_taken_along_as_soon_as_it_can_be() {
+    let mut chat = Chat::with_group();
+    let device = (client("alice@a.example/pc"), vec![1]);
+    chat.typed("/link pc:01");
+    chat.answer(Ok(Answer::Authorization {
+        code: "code".to_owned(),
+        device: device.clone(),
+    }));
+    assert_eq!(chat.said(), ["authorization code", "ok"]);
+    chat.effects.clear();
+    chat.event(Event::DevicesChanged {
+        client: device.0.clone(),
         added: true,
     });
-    let said = chat.said();
-    assert!(said[0].starts_with("note you have a new device, pc") && said.len() == 1);
+    assert_eq!(
+        chat.said(),
+        ["note your device pc comes into your conversations"]
+    );
     for failures in 1..=10 {
         let call = chat.answer(Err("no route".to_owned()));
-        assert_eq!(call, Call::TakeAlong);
+        assert_eq!(call, Call::TakeAlong(vec![device.clone()]));
         assert!(chat.effects.contains(&Effect::TakeAlongLater { failures }));
         chat.effects.clear();
         chat.input(Input::TakeAlong);
@@ -265,11 +304,6 @@ fn a_new_device_is_taken_along_as_soon_as_it_can_be() {
     chat.members(1, &members);
     assert_eq!(chat.model.conversation(1).unwrap().members.len(), 2);
     assert_eq!(chat.effects, []);
-    chat.event(Event::DevicesChanged {
-        client: client("alice@a.example/pc"),
-        added: false,
-    });
-    assert_eq!(chat.said(), ["note your device pc was deleted"]);
 }
 
 #[test]

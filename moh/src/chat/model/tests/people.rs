@@ -193,32 +193,123 @@ fn nobody_is_meant_who_cannot_be() {
     assert_eq!(call, Call::Connect(user("carol@a.example")));
 }
 
-#[test]
-fn what_the_library_says_at_the_beginning_goes_before_what_was_kept() {
+/// A chat that has kept groups 1 and 2, 2 of which is over.
+fn kept() -> Kept {
     let mut kept = Kept::default();
     for number in [1, 2] {
         let id = group(u8::try_from(number).unwrap());
         kept.conversations.push(Conversation::new(number, id));
     }
-    let mut model = Model::new(client("alice@a.example/phone"), kept, "run".to_owned());
-    let effects = model.start();
-    let mut chat = Chat { model, effects };
-    let answer = Answer::Standing {
+    kept.conversations[1].standing = Standing::Out;
+    kept
+}
+
+#[test]
+fn what_the_library_knows_at_the_beginning_goes_before_what_was_kept() {
+    let me = client("alice@a.example/phone");
+    let mut model = Model::new(me, kept(), "run".to_owned());
+    let effects = model.start(Known {
         people: vec![
             (user("bob@b.example"), Person::Connected, Some(group(3))),
             (user("carol@b.example"), Person::Asks, Some(group(4))),
         ],
         groups: vec![group(2), group(3)],
-    };
-    chat.answer_call(|call| *call == Call::Standing, Ok(answer));
-    let standing = |number| chat.model.conversation(number).map(|c| c.standing);
-    assert_eq!(standing(1), Some(Standing::Out));
+    });
+    let standing = |number| model.conversation(number).map(|c| c.standing);
+    // The state of the library may be lost, and group 1 come back.
+    assert_eq!(standing(1), Some(Standing::In));
     assert_eq!(standing(2), Some(Standing::In));
+    assert!(effects.contains(&Effect::Write(Write::Conversation(2))));
     assert_eq!(standing(3), Some(Standing::In));
     assert_eq!(standing(4), None);
-    let peer = chat.model.conversation(3).unwrap().peer.clone();
+    let peer = model.conversation(3).unwrap().peer.clone();
     assert_eq!(peer, Some(user("bob@b.example")));
-    assert_eq!(chat.model.people[&user("carol@b.example")], Person::Asks);
+    assert_eq!(model.people[&user("carol@b.example")], Person::Asks);
+}
+
+#[test]
+fn what_the_library_knew_a_moment_ago_undoes_nothing() {
+    let mut chat = Chat::of(kept());
+    chat.event(Event::Connected {
+        peer: user("bob@b.example"),
+        group: group(3),
+    });
+    let by = client("bob@b.example/phone");
+    chat.event(Event::Removed {
+        group: group(1),
+        by,
+    });
+    chat.event(Event::Settled {
+        group: group(7),
+        operation: moh_client::Operation::Join,
+        outcome: moh_client::Outcome::Accepted,
+    });
+    let answer = Answer::Known(Known {
+        people: vec![(user("bob@b.example"), Person::Asked, Some(group(3)))],
+        groups: vec![group(1), group(7)],
+    });
+    chat.answer_call(|call| *call == Call::LookAgain, Ok(answer));
+    let standing = |number| chat.model.conversation(number).map(|c| c.standing);
+    assert_eq!(standing(1), Some(Standing::Out));
+    assert_eq!(standing(3), Some(Standing::In));
+    assert_eq!(standing(4), Some(Standing::In));
+    assert_eq!(chat.model.people[&user("bob@b.example")], Person::Connected);
+}
+
+#[test]
+fn a_group_that_is_joined_again_is_kept() {
+    let mut chat = Chat::of(kept());
+    chat.effects.clear();
+    let group = group(1);
+    chat.event(Event::Rejoined { group, epoch: 3 });
+    assert!(
+        chat.effects
+            .contains(&Effect::Write(Write::Conversation(1)))
+    );
+}
+
+#[test]
+fn what_goes_on_by_itself_is_as_good_as_asked() {
+    let later = |number: u8| {
+        Ok(Answer::Later {
+            group: group(number),
+            reason: "not answered yet".to_owned(),
+        })
+    };
+    let mut chat = Chat::new();
+    chat.typed("/connect bob@b.example");
+    chat.answer(later(1));
+    assert_eq!(chat.said()[0], "note not answered yet");
+    assert_eq!(chat.model.people[&user("bob@b.example")], Person::Asked);
+    chat.event(Event::Disconnected {
+        peer: user("bob@b.example"),
+        reason: DisconnectReason::NotSent,
+    });
+    assert_eq!(
+        chat.said(),
+        ["disconnected bob@b.example could not be asked"]
+    );
+    // Also of one who is not known any more.
+    chat.event(Event::Disconnected {
+        peer: user("bob@b.example"),
+        reason: DisconnectReason::Ended,
+    });
+    assert_eq!(chat.said(), ["note bob@b.example: ended by the peer"]);
+
+    // A group keeps its name, and those who are to be added wait until it is there.
+    chat.typed("/new trip carol@c.example");
+    chat.answer(later(2));
+    assert_eq!(
+        chat.model.conversation(2).unwrap().name.as_deref(),
+        Some("trip")
+    );
+    chat.event(Event::Settled {
+        group: group(2),
+        operation: moh_client::Operation::CreateGroup,
+        outcome: moh_client::Outcome::Accepted,
+    });
+    let call = chat.answer(Err("no".to_owned()));
+    assert!(matches!(call, Call::Invite { users, .. } if users == [user("carol@c.example")]));
 }
 
 #[test]
@@ -228,7 +319,7 @@ fn who_is_blocked_is_asked_again_where_the_provider_was_not_reached() {
         Kept::default(),
         "run".to_owned(),
     );
-    let effects = model.start();
+    let effects = model.start(Known::default());
     let mut chat = Chat { model, effects };
     chat.answer_call(|call| *call == Call::Blocked, Err("no route".to_owned()));
     // What nobody asked for fails in silence.

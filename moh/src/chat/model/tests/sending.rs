@@ -116,6 +116,7 @@ fn after_a_restart_the_same_message_goes_out_again_with_the_same_id() {
         conversations,
         open: Some(1),
         next_id: chat.model.last_id(),
+        trusted: Vec::new(),
     };
     let mut again = Chat::of(kept);
     assert_eq!(again.sends(), [content]);
@@ -177,4 +178,30 @@ fn nothing_is_written_where_no_conversation_is_open() {
         chat.shown(),
         ["error: no conversation is open: /open, /new or /connect"]
     );
+}
+
+#[test]
+fn what_waits_for_somebody_else_does_not_hold_up_what_is_typed() {
+    let mut chat = Chat::with_group();
+    chat.typed("one");
+    assert!(!chat.model.is_idle());
+    chat.sent(SendResult::NotNow("the owner does not answer".to_owned()));
+    assert!(chat.model.is_idle() && chat.model.unsent() == 1);
+    chat.input(Input::TryAgain(1));
+    assert!(!chat.model.is_idle());
+    chat.sent(SendResult::Stored);
+    assert!(chat.model.is_idle() && chat.model.unsent() == 1);
+}
+
+#[test]
+fn what_became_of_a_message_is_kept_also_where_its_line_is_not_there() {
+    let mut chat = Chat::with_group();
+    chat.typed("one");
+    let id = chat.model.last_id();
+    chat.model.conversations[0].lines.clear();
+    chat.sent(SendResult::Sent);
+    let sending = Sending::Sent;
+    let mark = Effect::Write(Write::Mark { id, sending });
+    assert!(chat.effects.contains(&mark));
+    assert_eq!(chat.shown(), ["sent 1 one"]);
 }
