@@ -195,7 +195,12 @@ impl SecretKeys {
         use std::io::Write;
         let beside = path.with_extension("new");
         let mut options = std::fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true);
+        // One that is left from a write that was broken off may be for others to read.
+        match std::fs::remove_file(&beside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut text = toml::to_string(self).map_err(|e| KeyFileError::Invalid(e.to_string()))?;
@@ -266,6 +271,16 @@ mod tests {
         let secret = SecretKeys::generate(&*random);
         secret.write(&path).unwrap();
         let (new, _) = secret.with_new_request_key(&*random, 7).unwrap();
+        new.replace(&path).unwrap();
+        assert!(SecretKeys::read(&path).unwrap() == new);
+        // Also where another write was broken off, whoever may read what is left of it.
+        let left = path.with_extension("new");
+        std::fs::write(&left, "half").unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&left, std::fs::Permissions::from_mode(0o666)).unwrap();
+        }
         new.replace(&path).unwrap();
         assert!(SecretKeys::read(&path).unwrap() == new);
         let files = std::fs::read_dir(folder.path()).unwrap();
