@@ -11,6 +11,14 @@ use crate::crypto;
 use crate::error::Refusal;
 use crate::node::Node;
 
+/// So many clients of a user may have been deleted; the user gets no further ones then.
+const MAX_DELETED_CLIENTS: u64 = 1_000;
+/// Why somebody is not registered, as they are told: strangers do not learn who is here.
+const NOT_REGISTERED: Refusal = Refusal::Unauthorized(
+    "not registered: the name is or was taken, or an invitation or the word of another client of \
+     this user is missing, used, or not valid any more",
+);
+
 /// The most clients of a user, whatever the limit says (section 12 of the protocol).
 const MAX_CLIENTS: u32 = 32;
 
@@ -39,8 +47,14 @@ impl Node {
         if client_id.provider() != *self.name() {
             return Err(Refusal::Unauthorized("this client is of another provider"));
         }
-        self.commit_decided(|| self.admit(client_id, register))
-            .await
+        let admitted = self.commit_decided(|| self.admit(client_id, register));
+        admitted.await.map_err(|refusal| match refusal {
+            Refusal::Unauthorized(why) => {
+                tracing::info!(%client_id, why, "not registered");
+                NOT_REGISTERED
+            }
+            other => other,
+        })
     }
 
     async fn admit(
@@ -79,6 +93,10 @@ impl Node {
         // An answer with their KeyPackages holds not more.
         if count >= self.limits().max_clients_per_user.min(MAX_CLIENTS) {
             return Err(Refusal::LimitExceeded("this user has too many clients"));
+        }
+        // Names that were deleted are kept for ever.
+        if self.store().deleted_clients(&user).await? >= MAX_DELETED_CLIENTS {
+            return Err(Refusal::LimitExceeded("this user has had too many clients"));
         }
         let (scheme, signature_key) = (*scheme, signature_key.clone());
         let client = Client {

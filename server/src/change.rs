@@ -55,6 +55,8 @@ pub enum Expect {
     NoClient(ClientId),
     /// The client is registered.
     Client(ClientId),
+    /// Neither the client nor its user was deleted here.
+    NotDeleted(ClientId),
     /// The user has exactly this many clients.
     ClientCount(UserId, u32),
     /// Nobody became a user by this invitation.
@@ -287,6 +289,13 @@ pub enum Write {
         /// In milliseconds since the Unix epoch.
         at: u64,
     },
+    /// KeyPackages of a client that have expired are gone. They are not forgotten.
+    DropExpired {
+        /// The client.
+        client_id: ClientId,
+        /// In milliseconds since the Unix epoch.
+        now: u64,
+    },
     /// A KeyPackage to hand out. The change is in conflict when it was written before, unless it
     /// has expired and is forgotten.
     KeyPackage(KeyPackage),
@@ -438,6 +447,16 @@ pub struct Pool {
     pub client_id: ClientId,
     /// Whether they are for connection groups.
     pub for_connections: bool,
+}
+
+/// What is known of all KeyPackages that a client ever uploaded, but for those that expired and
+/// are forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uploads {
+    /// All of them.
+    pub all: u64,
+    /// Those of last resort.
+    pub last_resort: u64,
 }
 
 /// What is in a pool.

@@ -21,6 +21,14 @@ use crate::group::{Checks, check_key_package};
 use crate::node::Node;
 use crate::owner::AsOwner;
 
+/// The most KeyPackages of last resort that a client has to be handed out: of three ciphersuites
+/// in two pools, and as many again that take their place.
+const MAX_LAST_RESORT: u64 = 12;
+/// The most of them that are kept in mind. Queues of theirs are kept for as long as the client.
+const MAX_LAST_RESORT_UPLOADS: u64 = 100;
+/// For each KeyPackage that a client may have, so many are kept in mind.
+const UPLOADS_PER_PLACE: u64 = 10;
+
 /// A user's KeyPackages are handed out one after the other: who comes at the same time would
 /// find the same one, and all but one would have to look again.
 #[derive(Default)]
@@ -158,22 +166,15 @@ impl Node {
         let is_new = |(package, _): &&(KeyPackage, Seat)| !is_known(&package.reference);
         let new: Vec<_> = uploaded.iter().filter(is_new).cloned().collect();
         let now = self.now_ms();
-        let mut there = known.len() as u64;
-        if !replace {
-            there = 0;
-            for for_connections in [false, true] {
-                let pool = pool_of(client, for_connections);
-                there += self.store().key_packages(&pool, now).await?.all();
-            }
-        }
-        if there + new.len() as u64 > self.limits().max_key_packages_per_client {
-            return Err(Refusal::LimitExceeded(
-                "this client has too many KeyPackages",
-            ));
-        }
+        self.check_room(client, &new, known.len(), replace, now)
+            .await?;
+        // All that there is counts: what has expired is looked at no more.
         let mut change = Change {
             expect: vec![Expect::Client(client.clone())],
-            writes: Vec::new(),
+            writes: vec![Write::DropExpired {
+                client_id: client.clone(),
+                now,
+            }],
         };
         if replace {
             change.writes.push(Write::KeepKeyPackages {
@@ -197,6 +198,45 @@ impl Node {
             change.writes.push(Write::KeyPackage(package));
         }
         Ok((change, ()))
+    }
+
+    /// Whether a client may have these, too: beside `known` of them that are there, and all others
+    /// unless they are replaced.
+    async fn check_room(
+        &self,
+        client: &ClientId,
+        new: &[(KeyPackage, Seat)],
+        known: usize,
+        replace: bool,
+        now: u64,
+    ) -> Result<(), Refusal> {
+        let max = self.limits().max_key_packages_per_client;
+        let (mut there, mut last_resort) = (known as u64, 0);
+        if !replace {
+            there = 0;
+            for for_connections in [false, true] {
+                let pool = pool_of(client, for_connections);
+                let state = self.store().key_packages(&pool, now).await?;
+                (there, last_resort) = (there + state.all(), last_resort + state.last_resort);
+            }
+        }
+        let is_last_resort = |(package, _): &&(KeyPackage, Seat)| package.last_resort;
+        let new_last_resort = new.iter().filter(is_last_resort).count() as u64;
+        if there + new.len() as u64 > max || last_resort + new_last_resort > MAX_LAST_RESORT {
+            return Err(Refusal::LimitExceeded(
+                "this client has too many KeyPackages",
+            ));
+        }
+        // What was handed out, replaced or has expired is kept in mind for some time.
+        let uploads = self.store().uploads(client).await?;
+        if uploads.all + new.len() as u64 > max.saturating_mul(UPLOADS_PER_PLACE)
+            || uploads.last_resort + new_last_resort > MAX_LAST_RESORT_UPLOADS
+        {
+            return Err(Refusal::LimitExceeded(
+                "this client has uploaded too many KeyPackages of late",
+            ));
+        }
+        Ok(())
     }
 
     /// `/group_key_packages`.

@@ -25,7 +25,7 @@ use moh_messages::{
 
 use crate::change::{
     Answer, Change, Client, InvitationId, KeyPackage, OutboxDelivery, Pool, PoolState, Seat,
-    Version,
+    Uploads, Version,
 };
 
 /// The store cannot be read or written; nothing is known of what was asked.
@@ -212,6 +212,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// What is in a pool and has not expired at `now`.
     async fn key_packages(&self, pool: &Pool, now: u64) -> Result<PoolState, StoreError>;
+
+    /// How many KeyPackages a client ever uploaded, as far as they are known.
+    async fn uploads(&self, client_id: &ClientId) -> Result<Uploads, StoreError>;
+
+    /// How many clients of a user were deleted.
+    async fn deleted_clients(&self, user: &UserId) -> Result<u64, StoreError>;
 
     /// Those of some KeyPackages that were written before, and whether each can still be handed
     /// out.

@@ -26,8 +26,15 @@ pub(super) async fn run(
     let (group, snapshot) = decide(&submission, body, now).await?;
     let creator = group.roster().member(0).ok_or(Refusal::UnknownGroup)?;
     for _ in 0..TRIES {
+        // Its attestation may be good for months.
+        if node.store().is_deleted(&creator.client_id).await? {
+            return Err(Refusal::Unauthenticated("this client has been deleted"));
+        }
         let mut change = Change {
-            expect: vec![Expect::Group(body.group_id.clone(), None)],
+            expect: vec![
+                Expect::Group(body.group_id.clone(), None),
+                Expect::NotDeleted(creator.client_id.clone()),
+            ],
             writes: vec![
                 Write::CreateGroup {
                     group_id: body.group_id.clone(),

@@ -94,6 +94,7 @@ macro_rules! conformance_tests {
             pools_are_apart,
             key_packages_are_known_until_they_expire,
             key_packages_that_are_not_kept_go,
+            what_has_expired_can_be_dropped,
             a_pool_is_told_to_be_low_once,
             key_packages_far_in_the_future,
             consent_is_given_and_taken_back,

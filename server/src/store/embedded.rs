@@ -39,7 +39,7 @@ use self::reads::Readers;
 use self::writer::{Job, Writer};
 use super::{CommitError, OutboxRow, QueueRow, Relation, Store, StoreError, StoredGroup};
 use crate::change::{
-    Answer, Change, Client, InvitationId, KeyPackage, Pool, PoolState, Seat, Version,
+    Answer, Change, Client, InvitationId, KeyPackage, Pool, PoolState, Seat, Uploads, Version,
 };
 
 /// What the writer is about to do.
@@ -297,6 +297,20 @@ impl Store for Embedded {
         let pool = pool.clone();
         self.readers
             .read(move |c| key_packages::state(c, &pool, now))
+            .await
+    }
+
+    async fn uploads(&self, client_id: &ClientId) -> Result<Uploads, StoreError> {
+        let client_id = client_id.clone();
+        self.readers
+            .read(move |c| key_packages::uploads(c, &client_id))
+            .await
+    }
+
+    async fn deleted_clients(&self, user: &UserId) -> Result<u64, StoreError> {
+        let user = user.clone();
+        self.readers
+            .read(move |c| accounts::deleted_clients(c, &user))
             .await
     }
 

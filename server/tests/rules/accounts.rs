@@ -10,7 +10,7 @@ use moh_server::config::Registration;
 use moh_server::store::Store as _;
 
 use crate::clock::DAY_MS;
-use crate::device::Device;
+use crate::device::{Device, create_group};
 use crate::home::home_of;
 use crate::member::Plan;
 use crate::phone::{OK, Told, UNAUTHENTICATED, UNAUTHORIZED, attestation, read_queue};
@@ -226,6 +226,52 @@ async fn who_is_deleted_is_refused_whatever_it_asks() {
         let left = phone.clients(&site.node).await;
         assert_eq!(left.len(), 1);
     }
+    site.end().await;
+}
+
+/// Who asks to be registered and is refused learns nothing of who is here, or was.
+#[tokio::test]
+async fn strangers_do_not_learn_who_is_here() {
+    let site = Site::of(Registration::Invitation).await;
+    let (phone, gone) = (site.device(PHONE), site.device("bob/phone@a.example"));
+    for device in [&phone, &gone] {
+        attestation(device.register(&site.node, &site.invite(1)).await);
+    }
+    assert_eq!(gone.tell(&site.node, delete(&gone)).await, OK);
+    let mut answers = std::collections::BTreeSet::new();
+    // Nobody; a client, of another key; its user; one who is gone, and that user.
+    for name in [
+        "nobody/phone@a.example",
+        PHONE,
+        LAPTOP,
+        "bob/phone@a.example",
+        "bob/laptop@a.example",
+    ] {
+        let stranger = site.device(name);
+        for code in ["", "no code"] {
+            let request = stranger.request_home(stranger.registration(None, code));
+            let answer = site.node.answer_client(&request).await;
+            answers.insert((answer.status, answer.body));
+        }
+    }
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    site.end().await;
+}
+
+/// Its attestation is still good, and the name that it has got for a group.
+#[tokio::test]
+async fn who_is_deleted_makes_no_group() {
+    let site = Site::start().await;
+    let phone = site.registered(PHONE).await;
+    let laptop = site.registered_by(LAPTOP, &phone).await;
+    let founding = site.founding(&laptop).await;
+    let (member, info) = laptop.found(&founding);
+    assert_eq!(phone.tell(&site.node, delete(&laptop)).await, OK);
+    let before = site.state();
+    let body = create_group(&founding, &member.own_leaf(), &info);
+    let refused = site.ask(&laptop.as_leaf(0, body)).await;
+    assert_eq!(refused, Err(DsErrorCode::UNAUTHENTICATED));
+    assert!(site.state() == before);
     site.end().await;
 }
 

@@ -13,7 +13,7 @@ use moh_messages::{
 use moh_server::{Limits, Node};
 use openmls::prelude::KeyPackage;
 
-use crate::clock::{DAY_MS, HOUR_MS};
+use crate::clock::{DAY_MS, HOUR_MS, MINUTE_MS};
 use crate::device::{Device, Says, now_ms};
 use crate::home::Home;
 use crate::phone::{OK, Told, messages};
@@ -372,6 +372,62 @@ async fn a_client_keeps_as_many_as_the_limit_says() {
     let others = [(); 4].map(|()| alice.key_package());
     assert_eq!(pools.replace(&others).await, refused);
     assert_eq!(pools.replace(&others[1..]).await, OK);
+    pools.site.end().await;
+}
+
+/// What has expired neither counts nor stays.
+#[tokio::test]
+async fn what_has_expired_takes_no_room() {
+    let pools = Pools::set_with(Limits {
+        max_key_packages_per_client: 3,
+        ..Limits::default()
+    })
+    .await;
+    let alice = &pools.alice;
+    for round in 1..4 {
+        let end = pools.site.clock.now_ms() / 1000 + 60;
+        let says = Says {
+            lifetime: (now_ms() / 1000 - 3600, end),
+            ..alice.says()
+        };
+        let three = [(); 3].map(|()| alice.key_package_that_says(&says));
+        assert_eq!(pools.upload(&three).await, OK);
+        assert_eq!(pools.site.state().rows("key_packages"), 3);
+        assert_eq!(pools.site.state().rows("known_key_packages"), 3 * round);
+        pools.site.clock.pass(MINUTE_MS + 1_000);
+        assert_eq!(pools.for_group().await, Got::Exhausted);
+    }
+    pools.site.end().await;
+}
+
+/// What is kept in mind of a client is bounded, whatever it replaces.
+#[tokio::test]
+async fn a_client_does_not_upload_without_end() {
+    let pools = Pools::set_with(Limits {
+        max_key_packages_per_client: 20,
+        ..Limits::default()
+    })
+    .await;
+    let alice = &pools.alice;
+    let refused: Told = Err(DsErrorCode::LIMIT_EXCEEDED);
+    let last = |count| -> Vec<_> { (0..count).map(|_| last_resort(alice, true)).collect() };
+    assert_eq!(pools.upload(&last(13)).await, refused);
+    assert_eq!(pools.upload(&last(12)).await, OK);
+    assert_eq!(pools.upload(&last(1)).await, refused);
+    for _ in 0..8 {
+        assert_eq!(pools.replace(&last(11)).await, OK);
+    }
+    assert_eq!(
+        pools.replace(&last(1)).await,
+        refused,
+        "a hundred are known"
+    );
+    let twenty = || -> Vec<_> { (0..20).map(|_| alice.key_package()).collect() };
+    for _ in 0..5 {
+        assert_eq!(pools.replace(&twenty()).await, OK);
+    }
+    assert_eq!(pools.replace(&[alice.key_package()]).await, refused);
+    assert_eq!(pools.site.state().rows("known_key_packages"), 200);
     pools.site.end().await;
 }
 

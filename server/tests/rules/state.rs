@@ -25,6 +25,11 @@ impl State {
         Self(all.collect())
     }
 
+    /// How many rows a table has.
+    pub(crate) fn rows(&self, table: &str) -> usize {
+        self.0[table].len()
+    }
+
     /// The tables that are not as they were.
     pub(crate) fn changed_in(&self, later: &Self) -> Vec<String> {
         let all = self.0.keys().chain(later.0.keys());

@@ -7,6 +7,7 @@ use moh_messages::{
     GroupKeyPackageRequest, KeyPackageResponse, List, Message, Opaque, ProviderAuth, UserId,
     UserKeyPackageStatus,
 };
+use moh_server::Limits;
 use moh_server::change::Pool;
 use moh_server::federation::{PeerRequest, Transport as _};
 use moh_server::store::Store as _;
@@ -78,7 +79,7 @@ async fn each_is_handed_out_once() {
     const HANDED_OUT: usize = 100;
     const FOR_GROUPS: usize = 1_000;
     const FOR_CONNECTIONS: usize = 250;
-    let world = World::of(&["a.example", "b.example"]).await;
+    let world = World::with_limits(&["a.example", "b.example"], Limits::default()).await;
     let bob = world.user("bob@b.example").await;
     bob.refill_key_packages(HANDED_OUT).await.unwrap();
     let alice = user_id("alice@a.example");

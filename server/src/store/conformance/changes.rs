@@ -77,6 +77,14 @@ fn what_is_expected_later() -> Vec<Write> {
             invitation: [1; 12],
             expires_at: 100,
         },
+        Write::Client {
+            client_id: client("carol"),
+            client: known_client("k"),
+        },
+        Write::DeleteClient {
+            client_id: client("carol"),
+            at: 1,
+        },
     ]
 }
 
@@ -94,6 +102,7 @@ pub(crate) async fn each_expectation_can_hold_or_not(data: &impl Data) {
         Expect::NoClient(client("alice")),
         Expect::ClientCount(user("alice"), 0),
         Expect::UnusedInvitation([1; 12]),
+        Expect::NotDeleted(client("carol")),
         left(0, 0),
         Expect::NewMessage(group_id("g"), [1; 32]),
         Expect::NewDelivery(provider("a"), delivery_id(1)),
@@ -110,6 +119,7 @@ pub(crate) async fn each_expectation_can_hold_or_not(data: &impl Data) {
         Expect::Group(group_id("g"), Some(u64::MAX)),
         Expect::ClientCount(user("alice"), 2),
         Expect::Client(client("bob")),
+        Expect::Client(client("carol")),
         left(0, 2),
     ];
     let holds = async |expect: &Expect| match store

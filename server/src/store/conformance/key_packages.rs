@@ -206,6 +206,33 @@ pub(crate) async fn key_packages_that_are_not_kept_go(data: &impl Data) {
     assert_eq!(left, [2, 5]);
 }
 
+pub(crate) async fn what_has_expired_can_be_dropped(data: &impl Data) {
+    let store = data.open();
+    let add = |number: u8, expires_at| Write::KeyPackage(key_package(number, 1, false, expires_at));
+    let bobs = KeyPackage {
+        client_id: client("bob"),
+        ..key_package(9, 1, true, 50)
+    };
+    let last = Write::KeyPackage(key_package(4, 1, true, 50));
+    let all = vec![add(1, 50), add(2, 51), last, Write::KeyPackage(bobs)];
+    write(&*store, all).await;
+    let drop_expired = Write::DropExpired {
+        client_id: client("alice"),
+        now: 50,
+    };
+    write(&*store, vec![drop_expired]).await;
+    assert_eq!(count_key_packages(&*store, 0).await, 1);
+    let of_bob = store.key_packages(&pool("bob"), 0).await.unwrap();
+    assert_eq!(of_bob.last_resort, 1);
+    // It is dropped, and not forgotten.
+    conflicts(&*store, Vec::new(), vec![add(1, 50)]).await;
+    let uploads = store.uploads(&client("alice")).await.unwrap();
+    assert_eq!((uploads.all, uploads.last_resort), (3, 1));
+    store.sweep(51).await.unwrap();
+    let uploads = store.uploads(&client("alice")).await.unwrap();
+    assert_eq!((uploads.all, uploads.last_resort), (1, 0));
+}
+
 pub(crate) async fn a_pool_is_told_to_be_low_once(data: &impl Data) {
     let mut store = data.open();
     let tell = |pool: Pool, told| Write::ToldLow { pool, told };

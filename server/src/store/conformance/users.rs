@@ -95,6 +95,11 @@ pub(crate) async fn who_is_deleted_is_gone_for_good(data: &impl Data) {
     assert!(!may_be_new(&*store, &phone).await);
     let third = ClientId::new(&user("alice"), "third").unwrap();
     assert!(may_be_new(&*store, &third).await);
+    let deleted = async |store: &dyn Store, name: &str| {
+        let deleted = store.deleted_clients(&user(name)).await;
+        deleted.unwrap()
+    };
+    assert_eq!(deleted(&*store, "alice").await, 1);
     // With the user, all names that it can have.
     let gone = Write::DeleteUser {
         user: user("alice"),
@@ -106,6 +111,10 @@ pub(crate) async fn who_is_deleted_is_gone_for_good(data: &impl Data) {
     for client_id in [&phone, &second, &third] {
         assert!(store.is_deleted(client_id).await.unwrap());
         assert!(!may_be_new(&*store, client_id).await);
+    }
+    assert_eq!(deleted(&*store, "alice").await, 2);
+    for name in ["alic", "alicia", "alice0", "bob"] {
+        assert_eq!(deleted(&*store, name).await, 0);
     }
     let other = ClientId::new(&user("alicia"), "phone").unwrap();
     assert!(!store.is_deleted(&other).await.unwrap());

@@ -15,6 +15,7 @@ pub(super) fn holds(connection: &Connection, expect: &Expect) -> Result<bool, St
         Expect::NoClient(client_id) => {
             Ok(client(connection, client_id)?.is_none() && !is_deleted(connection, client_id)?)
         }
+        Expect::NotDeleted(client_id) => Ok(!is_deleted(connection, client_id)?),
         Expect::Client(client_id) => Ok(client(connection, client_id)?.is_some()),
         Expect::ClientCount(user, count) => {
             let clients: i64 = connection
@@ -74,6 +75,7 @@ fn delete_client(connection: &Connection, client_id: &ClientId, at: u64) -> Made
     )?;
     for sql in [
         "DELETE FROM key_packages WHERE client_id = ?1",
+        "DELETE FROM known_key_packages WHERE client_id = ?1",
         "DELETE FROM low_pools WHERE client_id = ?1",
     ] {
         run(connection, sql, [client_id.as_str()])?;
@@ -123,6 +125,15 @@ pub(super) fn is_deleted(
     Ok(connection
         .prepare_cached("SELECT 1 FROM deleted_names WHERE name IN (?1, ?2)")?
         .exists([client_id.as_str(), client_id.user_id().as_str()])?)
+}
+
+pub(super) fn deleted_clients(connection: &Connection, user: &UserId) -> Result<u64, StoreError> {
+    // The names of all clients of a user begin in the same way, up to a slash; a zero comes next.
+    let first = format!("mimi://{}/d/{}/", user.provider(), user.user());
+    let after = format!("mimi://{}/d/{}0", user.provider(), user.user());
+    Ok(connection
+        .prepare_cached("SELECT count(*) FROM deleted_names WHERE name > ?1 AND name < ?2")?
+        .query_row([first, after], |row| number(row, 0))?)
 }
 
 pub(super) fn invitation_is_used(

@@ -31,6 +31,7 @@ fn holds(connection: &Connection, expect: &Expect) -> Result<bool, StoreError> {
         }
         Expect::NoClient(_)
         | Expect::Client(_)
+        | Expect::NotDeleted(_)
         | Expect::ClientCount(..)
         | Expect::UnusedInvitation(_) => accounts::holds(connection, expect),
         Expect::KeyPackage(reference) => exists(
@@ -108,6 +109,7 @@ pub(super) fn written(connection: &Connection, writes: &[Write]) -> Made {
             | Write::DeleteClient { .. }
             | Write::DeleteUser { .. } => accounts::written(connection, write),
             Write::KeyPackage(_)
+            | Write::DropExpired { .. }
             | Write::RemoveKeyPackage(_)
             | Write::KeepKeyPackages { .. }
             | Write::ToldLow { .. } => key_packages::written(connection, write),

@@ -6,13 +6,18 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::apply::{Made, one, run};
 use super::reads::{self, Found};
 use super::{bound, opaque, time};
-use crate::change::{KeyPackage, Pool, PoolState, Write};
+use crate::change::{KeyPackage, Pool, PoolState, Uploads, Write};
 use crate::store::StoreError;
 
 /// Makes the writes that are about KeyPackages.
 pub(super) fn written(connection: &Connection, write: &Write) -> Made {
     match write {
         Write::KeyPackage(package) => add(connection, package),
+        Write::DropExpired { client_id, now } => run(
+            connection,
+            "DELETE FROM key_packages WHERE client_id = ?1 AND expires_at <= ?2",
+            params![client_id.as_str(), bound(*now)],
+        ),
         Write::RemoveKeyPackage(reference) => run(
             connection,
             "DELETE FROM key_packages WHERE reference = ?1",
@@ -37,9 +42,14 @@ pub(super) fn written(connection: &Connection, write: &Write) -> Made {
 fn add(connection: &Connection, package: &KeyPackage) -> Made {
     one(
         connection,
-        "INSERT INTO known_key_packages (reference, expires_at) VALUES (?1, ?2)
-         ON CONFLICT DO NOTHING",
-        params![package.reference.as_slice(), time(package.expires_at)],
+        "INSERT INTO known_key_packages (reference, client_id, last_resort, expires_at)
+         VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        params![
+            package.reference.as_slice(),
+            package.client_id.as_str(),
+            package.last_resort,
+            time(package.expires_at)
+        ],
     )?;
     run(
         connection,
@@ -147,6 +157,23 @@ pub(super) fn state(
         last_resort,
         told_low,
     })
+}
+
+pub(super) fn uploads(
+    connection: &Connection,
+    client_id: &ClientId,
+) -> Result<Uploads, StoreError> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT count(*), count(*) FILTER (WHERE last_resort)
+             FROM known_key_packages WHERE client_id = ?1",
+        )?
+        .query_row([client_id.as_str()], |row| {
+            Ok(Uploads {
+                all: reads::number(row, 0)?,
+                last_resort: reads::number(row, 1)?,
+            })
+        })?)
 }
 
 pub(super) fn known(

@@ -212,6 +212,7 @@ fn weight(write: &Write) -> usize {
         | Write::DeleteClient { .. }
         | Write::DeleteUser { .. }
         | Write::RemoveKeyPackage(_)
+        | Write::DropExpired { .. }
         | Write::ToldLow { .. }
         | Write::Consent { .. }
         | Write::Decided { .. }

@@ -181,11 +181,14 @@ CREATE INDEX key_packages_by_pool ON key_packages
 -- All that were ever uploaded, until they expire.
 CREATE TABLE known_key_packages (
     reference BLOB PRIMARY KEY,
+    client_id TEXT NOT NULL,
+    last_resort INTEGER NOT NULL,
     expires_at INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX known_key_packages_by_client ON known_key_packages (client_id, last_resort);
 CREATE INDEX known_key_packages_by_expiry ON known_key_packages (expires_at);
-INSERT INTO known_key_packages (reference, expires_at)
-    SELECT reference, expires_at FROM key_packages;
+INSERT INTO known_key_packages (reference, client_id, last_resort, expires_at)
+    SELECT reference, client_id, last_resort, expires_at FROM key_packages;
 -- Pools of which the client was told that there is little left.
 CREATE TABLE low_pools (
     client_id TEXT NOT NULL,
