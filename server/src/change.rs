@@ -334,7 +334,11 @@ pub enum Write {
         user: UserId,
         /// A user of any provider.
         peer: UserId,
-        /// The queues that the peer's connection group delivers to.
+        /// Who owns the connection group.
+        sender: ProviderName,
+        /// The audience of the request.
+        audience: AudienceDigest,
+        /// The queues that the connection group delivers to, and nobody else.
         queues: Vec<QueueDigest>,
         /// In milliseconds since the Unix epoch. The time of what is there already stays.
         at: u64,
@@ -349,12 +353,12 @@ pub enum Write {
         /// How.
         decision: Decided,
     },
-    /// What a provider delivers to these queues is thrown away, but for shared ones. A conflict
-    /// where one of them takes nothing from it.
+    /// What a provider delivers to these queues is thrown away. A conflict where somebody has
+    /// delivered to one of them already.
     Mute {
         /// Who delivers.
         sender: ProviderName,
-        /// To which queues.
+        /// To which queues, which are new.
         seats: Vec<Seat>,
     },
     /// A user of our own blocks somebody, or does not any more. To block takes back what the user

@@ -4,7 +4,7 @@
 //! a user decides on it is the user's alone: a requester who is declined finds the queues of the
 //! responder gone; one who is blocked sees what they would see if nobody ever answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use moh_messages::client_api::{
     BlockTarget, Connection, ConnectionChanged, ConnectionDecision, ConnectionState, MAX_LISTED,
@@ -15,14 +15,14 @@ use moh_messages::{
     ProviderName, QueuePayload, Recipients, UserId, audience_digest,
 };
 
-use crate::change::{Change, Decided, Expect, Seat, Write};
+use crate::change::{Change, Decided, Expect, QueueDigest, Seat, Write};
 use crate::crypto::sha256;
 use crate::deliver::{members_of, written_before};
 use crate::error::{Refusal, violation};
 use crate::group::Asks;
 use crate::inbox::result_for;
 use crate::node::Node;
-use crate::store::Relation;
+use crate::store::{Relation, Takes};
 
 /// So many requests of one peer wait at most until one of them is decided on.
 const MAX_REQUESTS_OF_ONE: u64 = 8;
@@ -171,7 +171,8 @@ impl Node {
                 BlockTarget::User(user) => peer == user,
                 BlockTarget::Provider(provider) => peer.provider() == *provider,
             };
-            for connection in connections.iter().filter(|c| is_meant(&c.peer)) {
+            let meant = connections.iter().filter(|c| is_meant(&c.peer));
+            for connection in meant.take(MAX_LISTED) {
                 let decision = match connection.state {
                     ConnectionState::Asked => ConnectionDecision::Declined,
                     ConnectionState::Consented => ConnectionDecision::Withdrawn,
@@ -317,41 +318,62 @@ impl Node {
         let relation = self.store().relation(user, peer).await?;
         let relation = with_those_before(relation, user, peer, &change.writes);
         let opened = self.open(sender, recipients).await?;
-        let is_theirs = |seat: &Seat| seat.client_id.user_id() == *user;
-        let seats = opened.iter().cloned();
-        let seats: Vec<_> = seats.map(|seat| seat.filter(is_theirs)).collect();
+        // A queue is for one group: one that is used already is not for this one.
+        let used = queues_in(&change.writes);
+        let is_fresh = |(seat, takes): &&(Seat, Takes)| match takes {
+            Takes::First => !used.contains(&seat.queue),
+            Takes::Shared => true,
+            Takes::Bound | Takes::Nothing => false,
+        };
+        let is_theirs = |seat: &&(Seat, Takes)| seat.0.client_id.user_id() == *user;
+        let valid = opened.iter().map(Option::as_ref);
+        let valid: Vec<_> = valid
+            .map(|seat| seat.filter(is_theirs).filter(is_fresh))
+            .collect();
+        let seats: Vec<_> = valid
+            .iter()
+            .map(|seat| seat.map(|(seat, _)| seat.clone()))
+            .collect();
         let result = result_for(&members_of(&seats), *except);
-        let valid: Vec<_> = seats.iter().flatten().cloned().collect();
         change.expect.push(Expect::Blocked {
             user: user.clone(),
             peer: peer.clone(),
             blocked: relation.blocked,
         });
-        if valid.is_empty() {
+        if valid.iter().flatten().next().is_none() {
             return Ok(result);
         }
-        let limits = self.limits();
-        let is_new = relation.state.is_none();
-        if relation.requests >= MAX_REQUESTS_OF_ONE
-            || (is_new && relation.asked >= limits.max_pending_connection_requests)
-            || (is_new && relation.connections >= limits.max_connections_per_user)
-        {
+        if self.is_too_much(&relation) {
             return Ok(DeliveryResult::Error(DsError::from(too_many_requests())));
         }
+        let new = valid.iter().flatten().filter(|(_, t)| *t == Takes::First);
+        let new: BTreeMap<_, _> = new.map(|(seat, _)| (seat.queue, seat.clone())).collect();
         let mut digest = audience_digest(recipients);
-        if opened != seats {
+        if valid
+            .iter()
+            .zip(&opened)
+            .any(|(v, o)| v.is_none() && o.is_some())
+        {
             digest = part_of(&digest, user);
         }
+        let now = self.now_ms();
         if relation.blocked {
             change.writes.push(Write::Mute {
                 sender: (*sender).clone(),
-                seats: valid,
+                seats: new.into_values().collect(),
             });
             self.make_known(sender, &digest, seats, change).await?;
             return Ok(result);
         }
+        change.writes.push(Write::Asked {
+            user: user.clone(),
+            peer: peer.clone(),
+            sender: (*sender).clone(),
+            audience: digest.clone(),
+            queues: new.into_keys().collect(),
+            at: now,
+        });
         self.make_known(sender, &digest, seats, change).await?;
-        let now = self.now_ms();
         change.writes.push(Write::Message {
             sender: (*sender).clone(),
             digest,
@@ -359,13 +381,20 @@ impl Node {
             received_at: now,
             payload: QueuePayload::ConnectionRequest((*request).clone()).encode(),
         });
-        change.writes.push(Write::Asked {
-            user: user.clone(),
-            peer: peer.clone(),
-            queues: valid.into_iter().map(|seat| seat.queue).collect(),
-            at: now,
-        });
         Ok(result)
+    }
+
+    /// Whether a peer has to wait with a further request until the user decides on some.
+    fn is_too_much(&self, relation: &Relation) -> bool {
+        let limits = self.limits();
+        let most = limits.max_pending_connection_requests;
+        // One provider, which can invent users, does not keep out all others.
+        let from_one_provider = (most / 10).max(most.min(100));
+        let is_new = relation.state.is_none();
+        relation.requests >= MAX_REQUESTS_OF_ONE
+            || (is_new && relation.asked >= most)
+            || (is_new && relation.asked_from_there >= from_one_provider)
+            || (is_new && relation.connections >= limits.max_connections_per_user)
     }
 
     async fn make_known(
@@ -386,6 +415,21 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// The queues that a change names already.
+fn queues_in(writes: &[Write]) -> BTreeSet<QueueDigest> {
+    let mut queues = BTreeSet::new();
+    for write in writes {
+        match write {
+            Write::BoundAudience { seats, .. } => {
+                queues.extend(seats.iter().flatten().map(|seat| seat.queue));
+            }
+            Write::Mute { seats, .. } => queues.extend(seats.iter().map(|seat| seat.queue)),
+            _ => {}
+        }
+    }
+    queues
 }
 
 /// What there is when requests before this one, in the same change, are taken. Who has asked
@@ -415,6 +459,7 @@ fn with_those_before(
         }
     }
     relation.asked += others.len() as u64;
+    relation.asked_from_there += others.len() as u64;
     relation.connections += others.len() as u64;
     relation
 }

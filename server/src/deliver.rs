@@ -18,7 +18,7 @@ use crate::error::Refusal;
 use crate::group::{Group, Outgoing};
 use crate::node::Node;
 use crate::queue::Members;
-use crate::store::StoreError;
+use crate::store::{StoreError, Takes};
 
 /// A name of an audience: who delivers to it, and its digest; or who it is at, and its digest.
 type Named = (ProviderName, AudienceDigest);
@@ -166,7 +166,8 @@ impl Node {
         if let Some(members) = self.known_audience(sender, digest).await? {
             return Ok(Seated::Known(members));
         }
-        let seats = self.open(sender, recipients).await?;
+        let opened = self.open(sender, recipients).await?.into_iter();
+        let seats: Vec<_> = opened.map(|seat| Some(seat?.0)).collect();
         let members = members_of(&seats);
         writes.push(Write::BoundAudience {
             sender: sender.clone(),
@@ -199,7 +200,8 @@ impl Node {
         Ok(members)
     }
 
-    /// The queues of ours behind queue information; none where it is not valid for `sender`.
+    /// The queues of ours behind queue information, and what they do with what comes; none where
+    /// it is not valid for `sender`.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -207,21 +209,21 @@ impl Node {
         &self,
         sender: &ProviderName,
         recipients: &Recipients,
-    ) -> Result<Vec<Option<Seat>>, StoreError> {
+    ) -> Result<Vec<Option<(Seat, Takes)>>, StoreError> {
         let seat = |sealed| {
             let client_id = self.keys().open_queue(sealed)?;
             let queue = queue_digest(sealed);
             Some(Seat { client_id, queue })
         };
-        let mut seats: Vec<_> = recipients.iter().map(seat).collect();
-        let opened = seats.iter().flatten().cloned().collect();
-        let takes = self.store().queues_take(sender, opened).await?;
-        for (seat, takes) in seats.iter_mut().filter(|seat| seat.is_some()).zip(takes) {
-            if !takes {
-                *seat = None;
-            }
-        }
-        Ok(seats)
+        let opened: Vec<_> = recipients.iter().map(seat).collect();
+        let ours = opened.iter().flatten().cloned().collect();
+        let takes = self.store().queues_take(sender, ours).await?;
+        let mut takes = takes.into_iter();
+        let seats = opened.into_iter().map(|seat| {
+            let (seat, takes) = (seat?, takes.next()?);
+            (takes != Takes::Nothing).then_some((seat, takes))
+        });
+        Ok(seats.collect())
     }
 
     /// The writes that go with the end of a client of ours, besides that of its name, key and

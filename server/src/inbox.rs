@@ -13,6 +13,9 @@ use crate::deliver::written_before;
 use crate::error::Refusal;
 use crate::node::Node;
 
+/// The longest Welcome in a connection request, in bytes.
+const MAX_WELCOME_BYTES: usize = 512 << 10;
+
 impl Node {
     /// Takes deliveries, in order, up to and including the first that has to be made again.
     pub(crate) async fn deliver(
@@ -99,8 +102,13 @@ impl Node {
                     return Ok(not_in_the_audience());
                 }
                 let digest = audience_digest(recipients);
+                let before = change.writes.len();
                 let seated = self.seat(sender, recipients, &digest, &mut change.writes);
-                (seated.await?.into_members(), digest)
+                let members = seated.await?.into_members();
+                if is_for_nobody(&members, delivery.except) {
+                    change.writes.truncate(before);
+                }
+                (members, digest)
             }
             Audience::Digest { audience_digest } => {
                 let said = written_before(&change.writes, sender, audience_digest);
@@ -119,13 +127,15 @@ impl Node {
         }
         let now = self.now_ms();
         let result = result_for(&members, delivery.except);
-        change.writes.push(Write::Message {
-            sender: sender.clone(),
-            digest,
-            except: delivery.except,
-            received_at: now,
-            payload: delivery.payload.encode(),
-        });
+        if !is_for_nobody(&members, delivery.except) {
+            change.writes.push(Write::Message {
+                sender: sender.clone(),
+                digest,
+                except: delivery.except,
+                received_at: now,
+                payload: delivery.payload.encode(),
+            });
+        }
         taken(change, sender, delivery, &result, now);
         Ok(result)
     }
@@ -146,6 +156,10 @@ impl Node {
         }
         if request.responder.provider() != *self.name() {
             return refused("the responder is of another provider");
+        }
+        if request.welcome.as_slice().len() > MAX_WELCOME_BYTES {
+            let error = DsError::new(DsErrorCode::LIMIT_EXCEEDED, "the Welcome is too long");
+            return Ok(DeliveryResult::Error(error));
         }
         // The queues have to be known one by one, should the request be declined.
         let Audience::Full { recipients } = &delivery.audience else {
@@ -206,6 +220,12 @@ fn taken(
 
 fn is_beyond(except: Option<u32>, recipients: usize) -> bool {
     except.is_some_and(|e| usize::try_from(e).is_ok_and(|e| e >= recipients))
+}
+
+/// Whether nothing of it has to be kept: whoever knows nobody here fills nothing.
+fn is_for_nobody(members: &[Option<ClientId>], except: Option<u32>) -> bool {
+    let mut members = (0..).zip(members);
+    !members.any(|(position, member)| member.is_some() && Some(position) != except)
 }
 
 fn not_in_the_audience() -> DeliveryResult {

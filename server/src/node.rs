@@ -264,9 +264,7 @@ impl Node {
                 }
                 Write::WantRemoval { .. } => follows.wants_removals = true,
                 Write::CloseClient { .. } => (follows.closes, follows.tells) = (true, true),
-                Write::Decided { .. } | Write::Mute { .. } | Write::Block { .. } => {
-                    follows.closes = true;
-                }
+                Write::Decided { .. } => follows.closes = true,
                 // Who is gone waits no longer.
                 Write::DeleteClient { client_id, .. } => follows.gone.push(client_id.clone()),
                 _ => {}

@@ -101,6 +101,19 @@ pub struct QueueRow {
     pub payload: Vec<u8>,
 }
 
+/// What a queue does with deliveries by a provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// Nobody has delivered to it yet; whoever does, is the only one.
+    First,
+    /// It is bound to that provider; also where it throws away what comes.
+    Bound,
+    /// It takes from everybody.
+    Shared,
+    /// It is bound to another one, closed, or of a client that is gone.
+    Nothing,
+}
+
 /// What there is between a user of our own and a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Relation {
@@ -112,6 +125,8 @@ pub struct Relation {
     pub blocked: bool,
     /// How many peers have asked the user, without the user's consent.
     pub asked: u64,
+    /// How many of these are of the peer's provider.
+    pub asked_from_there: u64,
     /// How many connections the user has, these included.
     pub connections: u64,
 }
@@ -150,13 +165,12 @@ pub trait Store: Send + Sync + 'static {
         message_hash: &[u8; 32],
     ) -> Result<Option<Answer>, StoreError>;
 
-    /// Whether each of these queues takes deliveries from a provider: it is bound to that one, or
-    /// to nobody, and neither closed nor of a client that is gone.
+    /// What each of these queues does with deliveries by a provider.
     async fn queues_take(
         &self,
         sender: &ProviderName,
         queues: Vec<Seat>,
-    ) -> Result<Vec<bool>, StoreError>;
+    ) -> Result<Vec<Takes>, StoreError>;
 
     /// The members of an audience, by position. None where it has to be said anew.
     async fn audience(

@@ -279,7 +279,10 @@ impl<'a> LaneSender<'a> {
             });
         let is_full = |d: &Delivery| matches!(d.audience, Audience::Full { .. });
         let in_full: Vec<bool> = request.deliveries.iter().map(is_full).collect();
-        match self.ask(endpoint, request.encode()).await {
+        match self
+            .ask(endpoint, request.encode(), is_about_the_content)
+            .await
+        {
             Err(attempt) => Ok(attempt),
             Ok(body) => match QueueingServiceResponse::decode(&body) {
                 Ok(response) => self.settle(run, &in_full, &response.results).await,
@@ -311,7 +314,10 @@ impl<'a> LaneSender<'a> {
                 DsAuth::Provider { provider_auth, .. } => Some(provider_auth),
                 DsAuth::Anonymous | DsAuth::Leaf { .. } | DsAuth::KeyPackage { .. } => None,
             });
-        match self.ask(endpoint, request.encode()).await {
+        match self
+            .ask(endpoint, request.encode(), is_final_for_client)
+            .await
+        {
             Err(attempt) => Ok(attempt),
             Ok(body) => match DsResponse::decode(&body).map(|response| response.body) {
                 Ok(DsResponseBody::Ok { .. }) => {
@@ -324,7 +330,12 @@ impl<'a> LaneSender<'a> {
     }
 
     /// The body of the destination's answer; or what came of it, where it is none of success.
-    async fn ask(&self, endpoint: Endpoint, body: Vec<u8>) -> Result<Bytes, Attempt> {
+    async fn ask(
+        &self,
+        endpoint: Endpoint,
+        body: Vec<u8>,
+        is_final: fn(DsErrorCode) -> bool,
+    ) -> Result<Bytes, Attempt> {
         let federation = self.node.federation();
         let answer = federation.ask(self.destination, endpoint, body.into());
         let answer = answer.await.map_err(Attempt::later)?;
@@ -340,7 +351,7 @@ impl<'a> LaneSender<'a> {
         }
         Err(
             match DsResponse::decode(&body).map(|response| response.body) {
-                Ok(DsResponseBody::Error(error)) if is_about_the_content(error.code) => {
+                Ok(DsResponseBody::Error(error)) if is_final(error.code) => {
                     Attempt::Refused(error.to_string())
                 }
                 Ok(DsResponseBody::Error(error)) => Attempt::Later {
@@ -476,6 +487,11 @@ fn is_about_the_content(code: DsErrorCode) -> bool {
             | DsErrorCode::POLICY_VIOLATION
             | DsErrorCode::LIMIT_EXCEEDED
     )
+}
+
+/// Whether an owner that is told of a client that is gone will never say anything else.
+fn is_final_for_client(code: DsErrorCode) -> bool {
+    !is_retryable(code) && code != DsErrorCode::UNAUTHENTICATED
 }
 
 fn is_retryable(code: DsErrorCode) -> bool {

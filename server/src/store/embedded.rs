@@ -37,7 +37,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::reads::Readers;
 use self::writer::{Job, Writer};
-use super::{CommitError, OutboxRow, QueueRow, Relation, Store, StoreError, StoredGroup};
+use super::{CommitError, OutboxRow, QueueRow, Relation, Store, StoreError, StoredGroup, Takes};
 use crate::change::{
     Answer, Change, Client, InvitationId, KeyPackage, Pool, PoolState, Seat, Uploads, Version,
 };
@@ -197,7 +197,7 @@ impl Store for Embedded {
         &self,
         sender: &ProviderName,
         queues: Vec<Seat>,
-    ) -> Result<Vec<bool>, StoreError> {
+    ) -> Result<Vec<Takes>, StoreError> {
         let sender = sender.clone();
         self.readers
             .read(move |c| bindings::queues_take(c, &sender, &queues))

@@ -7,7 +7,7 @@ use moh_messages::client_api::{
 };
 use moh_messages::{
     CipherSuite, ConnectionKeyPackageRequest, DeliveryResult, DsErrorCode, DsProtocolVersion,
-    Endpoint, GroupKeyPackageRequest, List, Message, Opaque, ProviderAuth,
+    Endpoint, GroupKeyPackageRequest, List, Message, MlsBytes, Opaque, ProviderAuth, QueuePayload,
 };
 use moh_server::{Environment, Limits};
 
@@ -158,6 +158,12 @@ async fn requests_that_are_not_right() {
     let mut asks = request(full(&[&queue]), ALICE, BOB);
     asks.except = Some(1);
     assert_eq!(code(&a.requests(b, &asks).await), DsErrorCode::MALFORMED);
+    let mut asks = request(full(&[&queue]), ALICE, BOB);
+    if let QueuePayload::ConnectionRequest(request) = &mut asks.payload {
+        request.welcome = MlsBytes::new(vec![7; (512 << 10) + 1]).unwrap();
+    }
+    let too_much = DsErrorCode::LIMIT_EXCEEDED;
+    assert_eq!(code(&a.requests(b, &asks).await), too_much);
     // To the wrong endpoint, also among others.
     let wrong = Err(DsErrorCode::WRONG_ENDPOINT);
     let some = [
@@ -191,13 +197,34 @@ async fn an_audience_by_its_name_is_not_enough() {
     let (a, b) = both(&world);
     let bob = Raw::user(b, BOB).await;
     let queue = bob.queue(b).await;
-    a.sends(b, &message(full(&[&queue]), "x")).await;
     let mut by_name = request(named(&[&queue]), ALICE, BOB);
     let unknown = DeliveryResult::UnknownAudience;
     assert_eq!(a.requests(b, &by_name).await, unknown);
     by_name.audience = full(&[&queue]);
     assert_eq!(a.requests(b, &by_name).await, DeliveryResult::Ok);
-    assert_eq!(heard(b, &bob).await, ["x", "alice asks bob"]);
+    assert_eq!(heard(b, &bob).await, ["alice asks bob"]);
+    world.end().await;
+}
+
+/// Who names a queue of another group in a request gains nothing by what becomes of the request.
+#[tokio::test]
+async fn queues_of_other_groups() {
+    let world = two().await;
+    let (a_, b) = both(&world);
+    let bob = Raw::user(b, BOB).await;
+    let (used, fresh) = (bob.queue(b).await, bob.queue(b).await);
+    a_.sends(b, &message(full(&[&used]), "one")).await;
+    let asks = request(full(&[&used, &fresh]), ALICE, BOB);
+    assert_eq!(a_.requests(b, &asks).await, invalid(&[0]));
+    bob.does(b, decline(ALICE)).await;
+    bob.does(b, block(alice(), true)).await;
+    let asks = request(full(&[&used]), ALICE, BOB);
+    assert_eq!(a_.requests(b, &asks).await, invalid(&[0]));
+    for (queue, result) in [(&used, DeliveryResult::Ok), (&fresh, invalid(&[0]))] {
+        let later = a_.sends(b, &message(full(&[queue]), "two")).await;
+        assert_eq!(later, result);
+    }
+    assert_eq!(heard(b, &bob).await, ["one", "alice asks bob", "two"]);
     world.end().await;
 }
 
@@ -242,9 +269,14 @@ async fn who_is_declined() {
     let bens = ben.queue(b).await;
     // Nothing to decline.
     bob.does(b, decline(ALICE)).await;
-    for (queue, by) in [(&one, ALICE), (&one, ALICE), (&other, "amy@a.example")] {
+    for (queue, by, expected) in [
+        (&one, ALICE, DeliveryResult::Ok),
+        // A queue is for one group.
+        (&one, ALICE, invalid(&[0])),
+        (&other, "amy@a.example", DeliveryResult::Ok),
+    ] {
         let asks = request(full(&[queue]), by, BOB);
-        assert_eq!(a.requests(b, &asks).await, DeliveryResult::Ok);
+        assert_eq!(a.requests(b, &asks).await, expected);
     }
     let both_of_them = || full(&[&one, &bens]);
     let before = message(both_of_them(), "before");
@@ -256,11 +288,9 @@ async fn who_is_declined() {
     for round in 0..2 {
         let (a, b) = both(&world);
         let by_name = message(named(&[&one]), "late");
-        let expected = match round {
-            0 => DeliveryResult::UnknownAudience,
-            _ => invalid(&[0]),
-        };
-        assert_eq!(a.sends(b, &by_name).await, expected, "{round}");
+        // Nothing is kept of an audience of nobody.
+        let unknown = DeliveryResult::UnknownAudience;
+        assert_eq!(a.sends(b, &by_name).await, unknown, "{round}");
         let late = message(full(&[&one]), "late");
         assert_eq!(a.sends(b, &late).await, invalid(&[0]), "{round}");
         // Whoever else is in the audience is not concerned, nor another request.
@@ -275,9 +305,9 @@ async fn who_is_declined() {
         b.start().await;
     }
     let (a, b) = both(&world);
-    let expected = ["alice asks bob", "alice asks bob", "amy asks bob", "before"];
-    assert_eq!(heard(b, &bob).await[1..5], expected);
-    assert_eq!(heard(b, &bob).await[5..], ["by amy", "by amy"]);
+    let expected = ["alice asks bob", "amy asks bob", "before"];
+    assert_eq!(heard(b, &bob).await[1..4], expected);
+    assert_eq!(heard(b, &bob).await[4..], ["by amy", "by amy"]);
     assert_eq!(heard(b, &ben).await, ["before", "to ben", "to ben"]);
     assert_eq!(heard(b, &laptop).await, ["declined: alice"]);
     // Who was declined may ask again.
@@ -380,12 +410,12 @@ async fn to_block_ends_what_there_was() {
         "withdrawn: amy",
     ];
     assert_eq!(heard(b, &laptop).await, told);
-    // What was asked goes nowhere, and nobody can tell; what was accepted before goes on.
+    // What was asked is gone, and nobody can tell; what was accepted before goes on.
     for (queue, text) in [(&hers, "to nobody"), (&amys, "by amy")] {
         let late = message(full(&[queue]), text);
         assert_eq!(a_.sends(b, &late).await, DeliveryResult::Ok);
     }
-    let expected = ["another device", "alice asks bob", "amy asks bob", "by amy"];
+    let expected = ["another device", "amy asks bob", "by amy"];
     assert_eq!(heard(b, &bob).await, expected);
     // Who is blocked cannot be let in.
     let policy = DsErrorCode::POLICY_VIOLATION;
@@ -414,9 +444,16 @@ async fn so_many_requests_wait_at_most() {
     let world = World::with_limits(&["a.example", "b.example"], limits).await;
     let (a_, b) = both(&world);
     let bob = Raw::user(b, BOB).await;
-    let queue = bob.queue(b).await;
-    let by = |name: &str| request(full(&[&queue]), &format!("{name}@a.example"), BOB);
-    let all = ["one", "two", "three", "one"].map(by);
+    let by = async |name: &str| {
+        let queue = bob.queue(b).await;
+        request(full(&[&queue]), &format!("{name}@a.example"), BOB)
+    };
+    let all = [
+        by("one").await,
+        by("two").await,
+        by("three").await,
+        by("one").await,
+    ];
     let results = a_
         .delivers(b, Endpoint::ConnectionRequest, &all)
         .await
@@ -427,10 +464,10 @@ async fn so_many_requests_wait_at_most() {
     assert_eq!(code(&results[2]), DsErrorCode::RATE_LIMITED);
     // The same one may ask again, and does not count twice; but not for ever.
     for _ in 0..7 {
-        assert_eq!(a_.requests(b, &by("one")).await, DeliveryResult::Ok);
+        assert_eq!(a_.requests(b, &by("one").await).await, DeliveryResult::Ok);
     }
     let limited = DsErrorCode::RATE_LIMITED;
-    assert_eq!(code(&a_.requests(b, &by("one")).await), limited);
+    assert_eq!(code(&a_.requests(b, &by("one").await).await), limited);
     // When something is decided, the same delivery is taken.
     bob.does(b, allow("two@a.example", true)).await;
     assert_eq!(a_.requests(b, &all[2]).await, DeliveryResult::Ok);
@@ -442,7 +479,7 @@ async fn so_many_requests_wait_at_most() {
     assert_eq!(listed(b, &bob).await, expected);
     // Three in all.
     bob.does(b, allow("one@a.example", true)).await;
-    assert_eq!(code(&a_.requests(b, &by("four")).await), limited);
+    assert_eq!(code(&a_.requests(b, &by("four").await).await), limited);
     let code = DsErrorCode::LIMIT_EXCEEDED;
     bob.is_refused(b, "a fourth", code, allow("four@a.example", true))
         .await;

@@ -1,6 +1,7 @@
 //! Who may deliver to which queue, and who is told that a client is gone.
 
 use super::*;
+use crate::store::Takes;
 
 pub(super) fn seat(name: &str, queue: u8) -> Seat {
     Seat {
@@ -33,6 +34,12 @@ pub(super) fn message_by(sender: &str, audience: u8, payload: &str) -> Write {
 
 /// Which of these queues of Alice take from a provider.
 pub(super) async fn takes(store: &dyn Store, sender: &str, queues: &[u8]) -> Vec<bool> {
+    let all = how(store, sender, queues).await.into_iter();
+    all.map(|takes| takes != Takes::Nothing).collect()
+}
+
+/// What these queues of Alice do with what a provider delivers.
+async fn how(store: &dyn Store, sender: &str, queues: &[u8]) -> Vec<Takes> {
     let queues = queues.iter().map(|queue| seat("alice", *queue)).collect();
     store.queues_take(&provider(sender), queues).await.unwrap()
 }
@@ -59,7 +66,10 @@ pub(crate) async fn a_queue_is_bound_to_whoever_delivers_first(data: &impl Data)
     }
     drop(store);
     let store = data.open();
-    assert_eq!(takes(&*store, "b", &[1, 2]).await, [false, true]);
+    let by_a = [Takes::Bound, Takes::First];
+    assert_eq!(how(&*store, "a", &[1, 2]).await, by_a);
+    let by_b = [Takes::Nothing, Takes::First];
+    assert_eq!(how(&*store, "b", &[1, 2]).await, by_b);
     // Another audience of the same provider holds it too; nobody else's does.
     write(&*store, vec![bound("a", 2, &[Some(("alice", 1))])]).await;
     let by_another = bound("b", 1, &[Some(("alice", 2)), Some(("alice", 1))]);
@@ -111,7 +121,7 @@ pub(crate) async fn a_shared_queue_takes_from_everybody(data: &impl Data) {
     let store = data.open();
     write(&*store, vec![Write::SharedQueue(seat("alice", 1))]).await;
     for sender in ["a", "b", "a"] {
-        assert_eq!(takes(&*store, sender, &[1]).await, [true]);
+        assert_eq!(how(&*store, sender, &[1]).await, [Takes::Shared]);
     }
     write(&*store, vec![bound("a", 1, &[Some(("alice", 1))])]).await;
     write(&*store, vec![bound("b", 1, &[Some(("alice", 1))])]).await;

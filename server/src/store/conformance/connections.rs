@@ -20,11 +20,15 @@ fn consent(name: &str, peer_name: &str, allowed: bool, at: u64) -> Write {
     }
 }
 
-/// A peer asks by a group of its provider that delivers to these queues.
+/// A peer asks by a group of its provider that delivers to these queues, of its first audience.
 fn asked(name: &str, peer_name: &str, queues: &[u8], at: u64) -> Write {
+    let peer = peer(peer_name);
+    let sender = peer.provider();
     Write::Asked {
         user: user(name),
-        peer: peer(peer_name),
+        peer,
+        sender,
+        audience: digest(1),
         queues: queues.iter().map(|queue| [*queue; 32]).collect(),
         at,
     }
@@ -89,12 +93,14 @@ pub(crate) async fn a_peer_asks_and_is_let_in(data: &impl Data) {
     write(&*store, vec![audience, asked("alice", "bob@a", &[1], 5)]).await;
     write(&*store, vec![asked("alice", "bob@a", &[1, 2], 6)]).await;
     write(&*store, vec![asked("alice", "carol@a", &[], 7)]).await;
+    write(&*store, vec![asked("alice", "dave@a.example", &[], 7)]).await;
     let expected = Relation {
         state: Some(ConnectionState::Asked),
         requests: 2,
         blocked: false,
-        asked: 2,
-        connections: 2,
+        asked: 3,
+        asked_from_there: 2,
+        connections: 3,
     };
     assert_eq!(relation(&*store, "alice", "bob@a").await, expected);
     assert!(!store.consent(&user("alice"), &peer("bob@a")).await.unwrap());
@@ -102,7 +108,7 @@ pub(crate) async fn a_peer_asks_and_is_let_in(data: &impl Data) {
         ("bob@a".to_owned(), ConnectionState::Asked, 5),
         ("carol@a".to_owned(), ConnectionState::Asked, 7),
     ];
-    assert_eq!(listed(&*store, "alice").await, both);
+    assert_eq!(listed(&*store, "alice").await[1..], both);
     let accepted = vec![
         decided("alice", "bob@a", Decided::Accepted),
         consent("alice", "bob@a", true, 9),
@@ -111,11 +117,12 @@ pub(crate) async fn a_peer_asks_and_is_let_in(data: &impl Data) {
     let expected = Relation {
         state: Some(ConnectionState::Consented),
         requests: 0,
-        asked: 1,
+        asked: 2,
+        asked_from_there: 1,
         ..expected
     };
     assert_eq!(relation(&*store, "alice", "bob@a").await, expected);
-    assert_eq!(listed(&*store, "alice").await[0].2, 9);
+    assert_eq!(listed(&*store, "alice").await[1].2, 9);
     // What was accepted cannot be declined any more: the queue goes on.
     write(&*store, vec![decided("alice", "bob@a", Decided::Declined)]).await;
     write(&*store, vec![message_by("a", 1, "on")]).await;
@@ -175,6 +182,7 @@ pub(crate) async fn to_withdraw_leaves_what_is_undecided(data: &impl Data) {
         requests: 1,
         blocked: false,
         asked: 0,
+        asked_from_there: 0,
         connections: 1,
     };
     assert_eq!(relation(&*store, "alice", "bob@a").await, expected);
@@ -182,6 +190,7 @@ pub(crate) async fn to_withdraw_leaves_what_is_undecided(data: &impl Data) {
     let withdrawn = Relation {
         state: Some(ConnectionState::Asked),
         asked: 1,
+        asked_from_there: 1,
         ..expected
     };
     assert_eq!(relation(&*store, "alice", "bob@a").await, withdrawn);
@@ -205,11 +214,13 @@ pub(crate) async fn to_withdraw_leaves_what_is_undecided(data: &impl Data) {
 pub(crate) async fn who_is_blocked_notices_nothing(data: &impl Data) {
     let store = data.open();
     let bob = BlockTarget::User(peer("bob@a"));
-    let both = [Some(("alice", 1)), Some(("carol", 4))];
+    let both = [Some(("alice", 1)), Some(("carol", 4)), Some(("alice", 9))];
     let writes = vec![
         Write::SharedQueue(seat("alice", 9)),
         bound("a", 1, &both),
-        asked("alice", "bob@a", &[1], 5),
+        bound("a", 7, &[Some(("alice", 7))]),
+        message_by("a", 1, "asks"),
+        asked("alice", "bob@a", &[1, 9], 5),
         block("alice", bob.clone(), true),
         block("alice", bob.clone(), true),
     ];
@@ -219,37 +230,33 @@ pub(crate) async fn who_is_blocked_notices_nothing(data: &impl Data) {
         ..Relation::default()
     };
     assert_eq!(relation(&*store, "alice", "bob@a").await, expected);
-    // What was asked by, and what is asked from now on, takes and throws away.
-    let mute = Write::Mute {
-        sender: provider("a"),
-        seats: vec![seat("alice", 2), seat("alice", 9)],
+    // What was asked by takes and throws away, and need not be said anew; also in new audiences.
+    let alice = Some(client("alice"));
+    let expected = Some(vec![alice.clone(), Some(client("carol")), alice]);
+    assert_eq!(members(&*store, "a", 1).await, expected);
+    let mute = |sender, queue| Write::Mute {
+        sender: provider(sender),
+        seats: vec![seat("alice", queue)],
     };
     let writes = vec![
-        mute,
-        bound("a", 1, &both),
-        bound("a", 2, &[Some(("alice", 2))]),
+        mute("a", 2),
+        bound("a", 2, &[Some(("alice", 2)), Some(("alice", 1))]),
         bound("a", 3, &[Some(("alice", 9))]),
         message_by("a", 1, "one"),
         message_by("a", 2, "two"),
         message_by("a", 3, "to a shared one"),
+        message_by("a", 7, "of another group"),
     ];
     write(&*store, writes).await;
     assert_eq!(takes(&*store, "a", &[1, 2, 9]).await, [true; 3]);
     assert_eq!(takes(&*store, "b", &[1, 2, 9]).await, [false, false, true]);
-    assert_eq!(
-        members(&*store, "a", 1).await.unwrap()[0],
-        Some(client("alice"))
-    );
-    assert_eq!(
-        payloads(&queue(&*store, "alice", 0).await),
-        ["to a shared one"]
-    );
-    assert_eq!(payloads(&queue(&*store, "carol", 0).await), ["one"]);
-    let closed = Write::Mute {
-        sender: provider("b"),
-        seats: vec![seat("alice", 1)],
-    };
-    conflicts(&*store, Vec::new(), vec![closed]).await;
+    let seen = queue(&*store, "alice", 0).await;
+    assert_eq!(payloads(&seen), ["to a shared one", "of another group"]);
+    assert_eq!(payloads(&queue(&*store, "carol", 0).await), ["asks", "one"]);
+    // Only what is new is thrown away from the beginning.
+    for (sender, queue) in [("a", 1), ("a", 2), ("b", 1), ("a", 9), ("a", 7)] {
+        conflicts(&*store, Vec::new(), vec![mute(sender, queue)]).await;
+    }
     // No consent counts while they are blocked.
     write(&*store, vec![consent("alice", "bob@a", true, 6)]).await;
     let consents = async || store.consent(&user("alice"), &peer("bob@a")).await.unwrap();
@@ -293,7 +300,12 @@ pub(crate) async fn a_provider_is_blocked_with_all_its_users(data: &impl Data) {
     assert!(!store.blocked(&user("bob"), &peer("bob@a")).await.unwrap());
     // The queue of what was asked is muted, not closed.
     assert_eq!(takes(&*store, "a", &[1]).await, [true]);
-    assert_eq!(members(&*store, "a", 1).await, None);
+    assert_eq!(
+        members(&*store, "a", 1).await,
+        Some(vec![Some(client("alice"))])
+    );
+    write(&*store, vec![message_by("a", 1, "to nobody")]).await;
+    assert_eq!(queue(&*store, "alice", 0).await, []);
     write(&*store, vec![block("alice", of("a"), false)]).await;
     assert!(!blocked("bob@a").await);
 }

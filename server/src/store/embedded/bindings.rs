@@ -1,65 +1,61 @@
 //! Who may deliver to which queue. A queue is bound to the provider that delivers to it first.
 
+use std::collections::BTreeSet;
+
 use moh_messages::{AudienceDigest, ClientId, ProviderName};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::apply::{Made, rows, run};
 use super::int;
 use crate::change::{QueueDigest, Seat, Write};
-use crate::store::{CommitError, StoreError};
+use crate::store::{CommitError, StoreError, Takes};
 
-/// What a provider may expect of a queue.
-enum Takes {
-    /// Nobody has delivered to it yet.
-    First,
-    Everything,
-    /// It is thrown away.
-    AndDrops,
-    Nothing,
-}
+/// As `queue_bindings` has it.
+const CLOSED: i64 = 1;
+const MUTED: i64 = 2;
 
-/// What a queue becomes, as `queue_bindings` has it.
-#[derive(Clone, Copy)]
-pub(super) enum State {
-    Closed = 1,
-    Muted = 2,
-}
-
-const CLOSED: i64 = State::Closed as i64;
-const MUTED: i64 = State::Muted as i64;
+/// So many providers are told at most that a client is gone. Others find its queues invalid.
+const MAX_PEERS: i64 = 10_000;
 
 /// Audiences that hold a client have to be said anew: what has no name is not found by it. What
 /// is in them already stays there.
 pub(super) const RENAME_ALL: &str = "
     UPDATE audiences SET digest = CAST('said ' || id AS BLOB)
-    WHERE id IN (SELECT audience FROM audience_members WHERE client = ?1)";
+    WHERE id IN (SELECT audience FROM audience_members WHERE client = ?1)
+        AND length(digest) = 32";
 
 /// The same for one who names audiences.
 pub(super) const RENAME: &str = "
     UPDATE audiences SET digest = CAST('said ' || id AS BLOB)
-    WHERE id IN (SELECT audience FROM audience_members WHERE client = ?1) AND sender = ?2";
+    WHERE id IN (SELECT audience FROM audience_members WHERE client = ?1) AND sender = ?2
+        AND length(digest) = 32";
 
 pub(super) const TELL_PEERS: &str = "
     INSERT INTO outbox
         (destination, group_id, delivery_id, digest, created_at, payload, deleted_client)
     SELECT provider, X'', X'', X'', ?2, X'', client FROM client_peers WHERE client = ?1";
 
-fn takes(connection: &Connection, sender: &ProviderName, seat: &Seat) -> Result<Takes, StoreError> {
+/// What a queue does with deliveries by a provider, and whether it throws them away.
+fn takes(
+    connection: &Connection,
+    sender: &ProviderName,
+    seat: &Seat,
+) -> Result<(Takes, bool), StoreError> {
     let client = seat.client_id.as_str();
     let mut found = connection.prepare_cached(
-        "SELECT b.queue IS NULL, b.sender IS NULL OR b.sender = ?3, b.state,
-             EXISTS (SELECT 1 FROM deleted_names WHERE name = ?2)
+        "SELECT b.sender, b.state, EXISTS (SELECT 1 FROM deleted_names WHERE name = ?2)
          FROM (SELECT 1) LEFT JOIN queue_bindings b ON b.queue = ?1",
     )?;
-    let row = found.query_row(params![seat.queue, client, sender.as_str()], |row| {
-        let state: Option<i64> = row.get(2)?;
-        Ok((row.get(0)?, row.get(1)?, state, row.get(3)?))
+    let row = found.query_row(params![seat.queue, client], |row| {
+        let (bound, state): (Option<String>, Option<i64>) = (row.get(0)?, row.get(1)?);
+        Ok((bound, state, row.get(2)?))
     })?;
     Ok(match row {
-        (_, _, _, true) | (_, false, _, _) | (_, _, Some(CLOSED), _) => Takes::Nothing,
-        (true, ..) => Takes::First,
-        (false, true, Some(MUTED), false) => Takes::AndDrops,
-        (false, true, _, false) => Takes::Everything,
+        (_, _, true) | (_, Some(CLOSED), _) => (Takes::Nothing, false),
+        (_, None, _) => (Takes::First, false),
+        (None, Some(_), _) => (Takes::Shared, false),
+        (Some(bound), Some(state), _) if bound == sender.as_str() => (Takes::Bound, state == MUTED),
+        (Some(_), Some(_), _) => (Takes::Nothing, false),
     })
 }
 
@@ -67,33 +63,53 @@ pub(super) fn queues_take(
     connection: &Connection,
     sender: &ProviderName,
     queues: &[Seat],
-) -> Result<Vec<bool>, StoreError> {
-    let take = |seat| Ok(!matches!(takes(connection, sender, seat)?, Takes::Nothing));
+) -> Result<Vec<Takes>, StoreError> {
+    let take = |seat| Ok(takes(connection, sender, seat)?.0);
     queues.iter().map(take).collect()
 }
 
-/// A queue takes nothing any more, or throws it away, unless it is a shared one; the audiences
-/// that hold its client, and are named by the one who delivers to it, have to be said anew.
-pub(super) fn set_state(connection: &Connection, queue: &QueueDigest, state: State) -> Made {
-    let bound: Option<(String, String)> = connection
-        .prepare_cached(
-            "UPDATE queue_bindings SET state = ?2 WHERE queue = ?1 AND sender IS NOT NULL
-             RETURNING client, sender",
-        )?
-        .query_row(params![queue, state as i64], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .optional()?;
-    match bound {
-        Some((client, sender)) => run(connection, RENAME, [client, sender]),
-        None => Ok(()),
+/// These queues take nothing any more, but for shared ones; the audiences that hold their
+/// clients, and are named by whoever delivers to them, have to be said anew.
+pub(super) fn close(connection: &Connection, queues: &[QueueDigest]) -> Made {
+    let mut concerned = BTreeSet::new();
+    let mut close = connection.prepare_cached(
+        "UPDATE queue_bindings SET state = 1 WHERE queue = ?1 AND sender IS NOT NULL
+         RETURNING client, sender",
+    )?;
+    for queue in queues {
+        let bound: Option<(String, String)> = close
+            .query_row([queue], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        concerned.extend(bound);
     }
+    for (client, sender) in concerned {
+        run(connection, RENAME, [client, sender])?;
+    }
+    Ok(())
 }
 
+/// What comes to these queues is thrown away from now on, but for shared ones. Their audiences
+/// keep their names: nobody notices.
+pub(super) fn mute_all(connection: &Connection, queues: &[QueueDigest]) -> Made {
+    for queue in queues {
+        run(
+            connection,
+            "UPDATE queue_bindings SET state = 2
+             WHERE queue = ?1 AND sender IS NOT NULL AND state = 0",
+            [queue],
+        )?;
+    }
+    Ok(())
+}
+
+/// New queues are bound to a provider, and throw away what it delivers.
 fn mute(connection: &Connection, sender: &ProviderName, seats: &[Seat]) -> Made {
     for seat in seats {
+        if takes(connection, sender, seat)?.0 != Takes::First {
+            return Err(CommitError::Conflict);
+        }
         bind(connection, sender, seat)?;
-        set_state(connection, &seat.queue, State::Muted)?;
+        mute_all(connection, &[seat.queue])?;
     }
     Ok(())
 }
@@ -160,10 +176,10 @@ fn bound_audience(
 
 /// A provider delivers to a queue; whether anything comes of it.
 fn bind(connection: &Connection, sender: &ProviderName, seat: &Seat) -> Result<bool, CommitError> {
-    let takes = takes(connection, sender, seat)?;
+    let (takes, is_muted) = takes(connection, sender, seat)?;
     match takes {
         Takes::Nothing => return Err(CommitError::Conflict),
-        Takes::Everything | Takes::AndDrops => {}
+        Takes::Bound | Takes::Shared => {}
         Takes::First => run(
             connection,
             "INSERT INTO queue_bindings (queue, client, sender, state) VALUES (?1, ?2, ?3, 0)",
@@ -173,14 +189,16 @@ fn bind(connection: &Connection, sender: &ProviderName, seat: &Seat) -> Result<b
     if seat.client_id.provider() != *sender {
         peer(connection, &seat.client_id, sender)?;
     }
-    Ok(!matches!(takes, Takes::AndDrops))
+    Ok(!is_muted)
 }
 
 fn peer(connection: &Connection, client_id: &ClientId, provider: &ProviderName) -> Made {
     run(
         connection,
-        "INSERT INTO client_peers (client, provider) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-        params![client_id.as_str(), provider.as_str()],
+        "INSERT INTO client_peers (client, provider) SELECT ?1, ?2
+         WHERE NOT EXISTS (SELECT 1 FROM client_peers WHERE client = ?1 AND provider = ?2)
+             AND (SELECT count(*) FROM client_peers WHERE client = ?1) < ?3",
+        params![client_id.as_str(), provider.as_str(), MAX_PEERS],
     )
 }
 

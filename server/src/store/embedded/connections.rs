@@ -1,7 +1,7 @@
 //! Our own users and their peers: who has asked, who may fetch KeyPackages, who is blocked.
 
-use moh_messages::UserId;
 use moh_messages::client_api::{BlockTarget, Connection as Listed, ConnectionState};
+use moh_messages::{ProviderName, UserId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::apply::{Made, run};
@@ -29,27 +29,22 @@ pub(super) fn written(connection: &Connection, write: &Write) -> Made {
         } => run(
             connection,
             "INSERT INTO connections (user_id, peer, state, since, requests)
-             VALUES (?1, ?2, 1, ?3, 0)
+             SELECT ?1, ?2, 1, ?3, 0
+             WHERE NOT EXISTS (SELECT 1 FROM deleted_names WHERE name = ?1)
              ON CONFLICT DO UPDATE SET state = 1, since = excluded.since WHERE state = 0",
             params![user.as_str(), peer.as_str(), int(*at)?],
         ),
         Write::Consent { user, peer, .. } => withdraw(connection, user, peer),
-        Write::Asked {
-            user,
-            peer,
-            queues,
-            at,
-        } => asked(connection, user, peer, queues, *at),
+        Write::Asked { .. } => asked(connection, write),
         Write::Decided {
             user,
             peer,
             decision,
         } => {
-            let queues = match decision {
-                Decided::Accepted => None,
-                Decided::Declined => Some(bindings::State::Closed),
-            };
-            decided(connection, user, peer, queues)
+            if *decision == Decided::Declined {
+                bindings::close(connection, &queues_of(connection, user, peer)?)?;
+            }
+            decided(connection, user, peer)
         }
         Write::Block {
             user,
@@ -84,48 +79,73 @@ fn withdraw(connection: &Connection, user: &UserId, peer: &UserId) -> Made {
     )
 }
 
-fn asked(
-    connection: &Connection,
-    user: &UserId,
-    peer: &UserId,
-    queues: &[QueueDigest],
-    at: u64,
-) -> Made {
+fn asked(connection: &Connection, write: &Write) -> Made {
+    let Write::Asked {
+        user,
+        peer,
+        sender,
+        audience,
+        queues,
+        at,
+    } = write
+    else {
+        return Ok(());
+    };
     run(
         connection,
         "INSERT INTO connections (user_id, peer, state, since, requests)
          VALUES (?1, ?2, 0, ?3, 1)
          ON CONFLICT DO UPDATE SET requests = requests + 1",
-        params![user.as_str(), peer.as_str(), int(at)?],
+        params![user.as_str(), peer.as_str(), int(*at)?],
     )?;
     for queue in queues {
         run(
             connection,
-            "INSERT INTO connection_queues (user_id, peer, queue) VALUES (?1, ?2, ?3)
-             ON CONFLICT DO NOTHING",
-            params![user.as_str(), peer.as_str(), queue],
+            "INSERT INTO connection_queues (user_id, peer, queue, sender, audience)
+             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+            params![
+                user.as_str(),
+                peer.as_str(),
+                queue,
+                sender.as_str(),
+                audience.as_slice()
+            ],
         )?;
     }
     Ok(())
 }
 
-/// What was asked is done with; its queues are in this state from now on, if they change.
-fn decided(
+/// The queues of what a peer has asked for.
+fn queues_of(
     connection: &Connection,
     user: &UserId,
     peer: &UserId,
-    queues: Option<bindings::State>,
-) -> Made {
+) -> Result<Vec<QueueDigest>, StoreError> {
     let both = [user.as_str(), peer.as_str()];
-    if let Some(state) = queues {
-        let queues: Vec<QueueDigest> = connection
-            .prepare_cached("SELECT queue FROM connection_queues WHERE user_id = ?1 AND peer = ?2")?
-            .query_map(both, |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        for queue in queues {
-            bindings::set_state(connection, &queue, state)?;
-        }
-    }
+    Ok(connection
+        .prepare_cached("SELECT queue FROM connection_queues WHERE user_id = ?1 AND peer = ?2")?
+        .query_map(both, |row| row.get(0))?
+        .collect::<Result<_, _>>()?)
+}
+
+/// What a peer asked for throws away what comes: also what is named by audiences that there are.
+fn mute(connection: &Connection, user: &UserId, peer: &UserId) -> Made {
+    let queues = queues_of(connection, user, peer)?;
+    bindings::mute_all(connection, &queues)?;
+    run(
+        connection,
+        "DELETE FROM audience_members WHERE (client, audience) IN
+             (SELECT b.client, a.id FROM connection_queues q
+              JOIN queue_bindings b ON b.queue = q.queue AND b.sender IS NOT NULL
+              JOIN audiences a ON a.sender = q.sender AND a.digest = q.audience
+              WHERE q.user_id = ?1 AND q.peer = ?2)",
+        [user.as_str(), peer.as_str()],
+    )
+}
+
+/// What was asked is done with.
+fn decided(connection: &Connection, user: &UserId, peer: &UserId) -> Made {
+    let both = [user.as_str(), peer.as_str()];
     run(
         connection,
         "DELETE FROM connection_queues WHERE user_id = ?1 AND peer = ?2",
@@ -158,7 +178,8 @@ fn block(connection: &Connection, user: &UserId, target: &BlockTarget, blocked: 
         params![user.as_str(), kind, target_name],
     )?;
     for peer in peers_of(connection, user, target)? {
-        decided(connection, user, &peer, Some(bindings::State::Muted))?;
+        mute(connection, user, &peer)?;
+        decided(connection, user, &peer)?;
         withdraw(connection, user, &peer)?;
     }
     Ok(())
@@ -170,13 +191,9 @@ fn peers_of(
     user: &UserId,
     target: &BlockTarget,
 ) -> Result<Vec<UserId>, StoreError> {
-    // The names of a provider's users stand together; '0' comes after '/'.
     let (from, to) = match target {
         BlockTarget::User(peer) => return Ok(vec![peer.clone()]),
-        BlockTarget::Provider(provider) => (
-            format!("mimi://{provider}/u/"),
-            format!("mimi://{provider}/u0"),
-        ),
+        BlockTarget::Provider(provider) => users_of(provider),
     };
     connection
         .prepare_cached(
@@ -186,6 +203,12 @@ fn peers_of(
             name(&row.get::<_, String>(0)?)
         })?
         .collect()
+}
+
+/// Between which names those of a provider's users are: '0' comes after '/'.
+fn users_of(provider: &ProviderName) -> (String, String) {
+    let domain = format!("mimi://{provider}/u");
+    (format!("{domain}/"), format!("{domain}0"))
 }
 
 fn kind_of(target: &BlockTarget) -> (i64, &str) {
@@ -234,7 +257,15 @@ pub(super) fn relation(
         let mut count = connection.prepare_cached(sql)?;
         Ok(count.query_row([user.as_str()], |row| number(row, 0))?)
     };
+    let (from, to) = users_of(&peer.provider());
+    let from_there = connection
+        .prepare_cached(
+            "SELECT count(*) FROM connections
+             WHERE user_id = ?1 AND peer >= ?2 AND peer < ?3 AND state = 0",
+        )?
+        .query_row([user.as_str(), &from, &to], |row| number(row, 0))?;
     Ok(Relation {
+        asked_from_there: from_there,
         state: row.map(|(state, _)| state_of(state)),
         requests: row.map_or(0, |(_, requests)| requests),
         blocked: blocked(connection, user, peer)?,

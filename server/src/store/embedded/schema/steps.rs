@@ -214,6 +214,12 @@ CREATE TABLE client_peers (
     provider TEXT NOT NULL,
     PRIMARY KEY (client, provider)
 ) WITHOUT ROWID;
+INSERT INTO client_peers (client, provider)
+    SELECT DISTINCT m.client, a.sender
+    FROM audience_members m JOIN audiences a ON a.id = m.audience
+    WHERE substr(m.client, 1, length(a.sender) + 8) <> 'mimi://' || a.sender || '/';
+-- Audiences are said anew once, so that the queues in them are bound to whoever names them.
+UPDATE audiences SET digest = CAST('said ' || id AS BLOB);
 -- Whom the destination is told to be gone; then there is no delivery.
 ALTER TABLE outbox ADD COLUMN deleted_client TEXT;
 -- Our own users and their peers. state 0: the peer has asked, 1: the peer may fetch KeyPackages.
@@ -232,6 +238,9 @@ CREATE TABLE connection_queues (
     user_id TEXT NOT NULL,
     peer TEXT NOT NULL,
     queue BLOB NOT NULL,
+    -- The audience of the request.
+    sender TEXT NOT NULL,
+    audience BLOB NOT NULL,
     PRIMARY KEY (user_id, peer, queue)
 ) WITHOUT ROWID;
 INSERT INTO connections (user_id, peer, state, since, requests)
