@@ -508,3 +508,170 @@ async fn who_has_declined_may_ask() {
     alice.client.send(&group, "all the same").await.unwrap();
     assert_eq!(texts(&received(&bob).await), ["all the same"]);
 }
+
+/// Why items could not be read.
+async fn reasons(party: &Party) -> Vec<Reason> {
+    received(party)
+        .await
+        .iter()
+        .filter_map(|event| match event {
+            Event::Undecodable { reason, .. } => Some(*reason),
+            _ => None,
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_request_for_a_group_that_is_about_to_be_joined_is_none() {
+    let scene = Scene::new();
+    let (alice, bob) = strangers(&scene).await;
+    bob.client
+        .set_consent(alice.client.user_id(), true)
+        .await
+        .unwrap();
+    let group = alice.client.create_group().await.unwrap();
+    for _ in 0..8 {
+        scene.world.plan("welcome_info", Mishap::LoseAnswer);
+    }
+    add(&alice, &group, &bob).await;
+    received(&bob).await;
+    // Made by hand: his connection KeyPackages are for connection groups, so it is refused anyway;
+    // what counts is that the queue goes on.
+    alice.client.connect(bob.client.user_id()).await.unwrap();
+    let mut request = scene.world.last_request(bob.client.client_id());
+    let welcome = scene.world.welcome(&group, bob.client.client_id());
+    request.welcome = moh_messages::MlsBytes::new(welcome).unwrap();
+    scene
+        .world
+        .deliver_request(bob.client.client_id(), "a.example", request);
+    assert_eq!(reasons(&bob).await, [Reason::Refused]);
+    let bob = scene.restart(bob).await;
+    scene.world.state.lock().unwrap().clear_mishaps();
+    let events = received(&bob).await;
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, Event::Joined { .. })),
+        "{events:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_asked_while_an_end_is_owed_waits_for_it() {
+    let scene = Scene::new();
+    let (alice, bob, _group) = connected(&scene).await;
+    for _ in 0..4 {
+        scene.world.plan("set_consent", Mishap::LoseRequest);
+    }
+    bob.client
+        .disconnect(alice.client.user_id())
+        .await
+        .unwrap_err();
+    received(&bob).await;
+    received(&alice).await;
+    alice
+        .client
+        .disconnect(bob.client.user_id())
+        .await
+        .unwrap_err();
+    let alice = scene.restart(alice).await;
+    scene.world.state.lock().unwrap().clear_mishaps();
+    received(&alice).await;
+    let group = alice.client.connect(bob.client.user_id()).await.unwrap();
+    let bob = scene.restart(bob).await;
+    let events = received(&bob).await;
+    assert!(has_asked(&events, &alice), "{events:?}");
+    // The consent of before is withdrawn, whatever is asked now.
+    let other = alice.client.create_group().await.unwrap();
+    let added = alice.client.add_user(&other, bob.client.user_id()).await;
+    assert!(matches!(added, Err(Error::NoConsent(_))), "{added:?}");
+    let joined = bob.client.accept(alice.client.user_id()).await.unwrap();
+    assert_eq!(joined, group);
+}
+
+#[tokio::test]
+async fn a_connection_group_is_of_two() {
+    let scene = Scene::new();
+    let (alice, bob) = strangers(&scene).await;
+    let carol = scene.party("c.example", "carol").await;
+    // Somebody whose provider lets a third one in.
+    alice.client.connect(bob.client.user_id()).await.unwrap();
+    let group = alice.client.connections().await.unwrap()[0]
+        .group
+        .clone()
+        .unwrap();
+    received(&bob).await;
+    carol
+        .client
+        .set_consent(alice.client.user_id(), true)
+        .await
+        .unwrap();
+    scene.world.allow_more_invitations(&group);
+    alice
+        .client
+        .add_user(&group, carol.client.user_id())
+        .await
+        .unwrap();
+    // It is over for her, too.
+    let events = received(&alice).await;
+    assert_eq!(disconnected(&events), [DisconnectReason::Ended]);
+    let accepted = bob.client.accept(alice.client.user_id()).await;
+    assert!(accepted.is_err(), "{accepted:?}");
+    assert!(
+        received(&bob)
+            .await
+            .iter()
+            .all(|event| !matches!(event, Event::Message { .. }))
+    );
+    assert_eq!(states(&bob).await, []);
+    // Carol was not asked, and is not connected with anybody.
+    assert_eq!(states(&carol).await, []);
+    assert!(
+        received(&carol)
+            .await
+            .iter()
+            .all(|event| !matches!(event, Event::Connected { .. }))
+    );
+}
+
+#[tokio::test]
+async fn a_provider_that_refuses_an_acceptance_is_not_asked_all_the_time() {
+    let scene = Scene::new();
+    let (alice, bob) = strangers(&scene).await;
+    alice.client.connect(bob.client.user_id()).await.unwrap();
+    received(&bob).await;
+    let no = || DsError::new(DsErrorCode::POLICY_VIOLATION, "no");
+    for _ in 0..2 {
+        scene.world.plan("set_consent", Mishap::Refuse(no()));
+    }
+    let error = bob.client.accept(alice.client.user_id()).await.unwrap_err();
+    assert_eq!(error.refusal(), Some(&no()));
+    let events = received(&bob).await;
+    assert_eq!(disconnected(&events), [DisconnectReason::Withdrawn]);
+    assert_eq!(states(&bob).await, []);
+    assert!(scene.world.seen("set_consent").len() <= 3);
+    assert_eq!(
+        disconnected(&received(&alice).await),
+        [DisconnectReason::Ended]
+    );
+}
+
+#[tokio::test]
+async fn a_name_of_a_group_in_a_request_keeps_nobody_out() {
+    let scene = Scene::new();
+    let (alice, bob) = strangers(&scene).await;
+    // Mallory's request has the name of the group that Bob is about to be added to.
+    let mallory = scene.party("c.example", "mallory").await;
+    scene.world.next_group_id(b"the same name");
+    mallory.client.connect(bob.client.user_id()).await.unwrap();
+    assert!(has_asked(&received(&bob).await, &mallory));
+    scene.world.end_quietly(b"the same name");
+    scene.world.next_group_id(b"the same name");
+    let group = alice.client.create_group().await.unwrap();
+    add(&alice, &group, &bob).await;
+    alice.client.send(&group, "hello").await.unwrap();
+    let events = received(&bob).await;
+    assert_eq!(texts(&events), ["hello"], "{events:?}");
+    assert_eq!(disconnected(&events), [DisconnectReason::Ended]);
+    assert_eq!(bob.client.groups().await.unwrap(), [group]);
+}

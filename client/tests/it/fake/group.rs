@@ -64,8 +64,9 @@ impl State {
         match request.body {
             DsRequestBody::RequestGroupId(RequestGroupId { cipher_suite }) => {
                 self.group_ids += 1;
+                let own = format!("group-{}@{owner}", self.group_ids).into_bytes();
                 Ok(DsResponseBody::GroupId {
-                    group_id: Opaque::new(format!("group-{}@{owner}", self.group_ids)).unwrap(),
+                    group_id: Opaque::new(self.next_group_id.take().unwrap_or(own)).unwrap(),
                     ds_sender: self.ds_sender(&owner, cipher_suite.signature_scheme().unwrap()),
                 })
             }

@@ -68,6 +68,7 @@ pub(crate) struct State {
     nonces: BTreeSet<Vec<u8>>,
     pub(crate) groups: BTreeMap<Vec<u8>, Group>,
     group_ids: u64,
+    next_group_id: Option<Vec<u8>>,
     sender_keys: BTreeMap<(ProviderName, u16), SignatureKeyPair>,
     mishaps: VecDeque<(&'static str, Mishap)>,
     /// The bodies of requests to owners that arrived, by name.
@@ -256,6 +257,22 @@ impl World {
         let mut state = self.state.lock().unwrap();
         let provider: ProviderName = provider.parse().unwrap();
         state.sender_keys.retain(|(of, _), _| *of != provider);
+    }
+
+    /// The owner of a connection group takes further users from now on, which it must not.
+    pub(crate) fn allow_more_invitations(&self, group: &GroupId) {
+        let mut state = self.state.lock().unwrap();
+        state.groups.get_mut(group.as_slice()).unwrap().connection = None;
+    }
+
+    /// The next group gets this name.
+    pub(crate) fn next_group_id(&self, id: &[u8]) {
+        self.state.lock().unwrap().next_group_id = Some(id.to_vec());
+    }
+
+    /// The owner of a group has forgotten it.
+    pub(crate) fn end_quietly(&self, id: &[u8]) {
+        self.state.lock().unwrap().groups.remove(id).unwrap();
     }
 
     /// Messages of an epoch before the current one are taken from now on.
