@@ -6,6 +6,8 @@
 
 use std::fmt::Write;
 
+use unicode_width::UnicodeWidthChar;
+
 /// Whether a character does something other than to be seen.
 fn is_order(c: char) -> bool {
     c.is_control()
@@ -19,6 +21,20 @@ fn is_order(c: char) -> bool {
             | '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// How many characters that take no cell of their own may follow each other: more than any script
+/// needs, fewer than would hide what is around them.
+const MAX_MARKS: usize = 16;
+
+/// Leaves out marks beyond that many.
+struct Marks(usize);
+
+impl Marks {
+    fn are_too_many(&mut self, c: char) -> bool {
+        self.0 = if c.width() == Some(0) { self.0 + 1 } else { 0 };
+        self.0 > MAX_MARKS
+    }
+}
+
 fn push(out: &mut String, c: char) {
     if is_order(c) {
         let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
@@ -30,9 +46,11 @@ fn push(out: &mut String, c: char) {
 /// One line: line breaks and tabs become spaces.
 pub(crate) fn line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
+    let mut marks = Marks(0);
     for c in text.chars() {
         match c {
             '\n' | '\t' => out.push(' '),
+            c if marks.are_too_many(c) => {}
             c => push(&mut out, c),
         }
     }
@@ -46,9 +64,11 @@ pub(crate) fn lines(text: &str) -> Vec<String> {
     text.split('\n')
         .map(|one| {
             let mut out = String::with_capacity(one.len());
+            let mut marks = Marks(0);
             for c in one.chars() {
                 match c {
                     '\t' => out.push_str("    "),
+                    c if marks.are_too_many(c) => {}
                     c => push(&mut out, c),
                 }
             }
@@ -109,6 +129,14 @@ mod tests {
             assert_eq!(line(text), text);
             assert_eq!(lines(text), [text]);
         }
+    }
+
+    #[test]
+    fn marks_do_not_pile_up() {
+        let text = format!("a{}b", "\u{301}".repeat(1000));
+        let shown = format!("a{}b", "\u{301}".repeat(16));
+        assert_eq!(line(&text), shown);
+        assert_eq!(lines(&text), [shown]);
     }
 
     #[test]

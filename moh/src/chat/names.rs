@@ -1,5 +1,6 @@
 //! Users, devices and providers as people write them: `alice@a.example`.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use moh_messages::{ClientId, ProviderName, UserId};
@@ -44,11 +45,20 @@ pub(crate) fn short_client(client: &ClientId) -> String {
 
 /// The users of these clients, each once, in the order of their first clients.
 pub(crate) fn users_of(clients: &[ClientId]) -> Vec<UserId> {
-    let mut users = Vec::new();
+    let devices = devices_of(clients).into_iter();
+    devices.map(|(user, _)| user).collect()
+}
+
+/// The same, with their devices.
+pub(crate) fn devices_of(clients: &[ClientId]) -> Vec<(UserId, Vec<&str>)> {
+    let mut places = HashMap::new();
+    let mut users: Vec<(UserId, Vec<&str>)> = Vec::new();
     for client in clients {
         let user = client.user_id();
-        if !users.contains(&user) {
-            users.push(user);
+        let place = *places.entry(user.clone()).or_insert(users.len());
+        match users.get_mut(place) {
+            Some((_, devices)) => devices.push(client.device()),
+            None => users.push((user, vec![client.device()])),
         }
     }
     users

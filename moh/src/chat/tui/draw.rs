@@ -12,7 +12,7 @@ use super::style::Styles;
 use super::wrap::{cut, pad, width, wrap};
 use crate::chat::escape;
 use crate::chat::model::{Conversation, Link, Model, Person, Standing};
-use crate::chat::names::{short, short_client, users_of};
+use crate::chat::names::{devices_of, short, short_client};
 use crate::chat::time;
 
 /// Below this, there is no list of conversations.
@@ -211,16 +211,20 @@ impl Drawing<'_> {
         )];
         spans.push(Span::styled(standing, self.styles.wanted()));
         let me = self.model.me.user_id();
-        let mut who = Vec::new();
-        for user in users_of(&conversation.members) {
-            let of_user = conversation.members.iter().filter(|c| c.user_id() == user);
-            let devices: Vec<_> = of_user.map(|client| client.device()).collect();
+        let mut who: Vec<String> = Vec::new();
+        let mut taken = 0;
+        for (user, devices) in devices_of(&conversation.members) {
             let name = if user == me {
                 "you".to_owned()
             } else {
                 short(&user)
             };
-            who.push(format!("{name} ({})", devices.join(", ")));
+            let text = format!("{name} ({})", devices.join(", "));
+            taken += width(&text);
+            who.push(text);
+            if taken > cells {
+                break;
+            }
         }
         let who = cut(&format!(" {}", who.join(" · ")), cells);
         vec![Text::from(spans), Text::styled(who, self.styles.quiet())]

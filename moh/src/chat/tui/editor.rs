@@ -40,7 +40,13 @@ impl Editor {
         self.text = text;
     }
 
-    /// Puts text where the cursor is. Control characters are left out, but for line breaks.
+    /// Whether a text fits in.
+    pub(crate) fn has_room_for(&self, text: &str) -> bool {
+        self.text.len() + text.len() <= MAX_BYTES
+    }
+
+    /// Puts text where the cursor is, as long as it fits in. Control characters are left out, but
+    /// for line breaks.
     pub(crate) fn insert(&mut self, text: &str) {
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
         let text: String = text
@@ -48,7 +54,7 @@ impl Editor {
             .chars()
             .filter(|c| *c == '\n' || !c.is_control())
             .collect();
-        if self.text.len() + text.len() > MAX_BYTES {
+        if !self.has_room_for(&text) {
             return;
         }
         self.text.insert_str(self.cursor, &text);

@@ -1,8 +1,10 @@
 //! A conversation as rows of the screen.
 
+use std::collections::{HashMap, HashSet};
+
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use moh_messages::ClientId;
+use moh_messages::{ClientId, UserId};
 use ratatui::text::{Line as Text, Span};
 
 use super::style::Styles;
@@ -14,6 +16,8 @@ use crate::chat::time;
 
 /// Below this, times are left out.
 const WIDTH_FOR_TIMES: usize = 40;
+/// How much of a message is shown.
+const MAX_SHOWN_BYTES: usize = 16 * 1024;
 /// The widest column of names.
 const MAX_NAME: usize = 16;
 
@@ -137,7 +141,12 @@ impl View<'_> {
                     Span::raw(" "),
                 ];
                 let tail = self.tail(sending.as_ref());
-                self.spread(lead, escape::lines(text), tail, self.styles.plain())
+                self.spread(
+                    lead,
+                    escape::lines(&begin_of(text)),
+                    tail,
+                    self.styles.plain(),
+                )
             }
         }
     }
@@ -202,31 +211,32 @@ impl View<'_> {
     fn names(&self, conversation: &Conversation) -> Names {
         let me = self.model.me.user_id();
         let mut users = users_of(&conversation.members);
+        let mut seen: HashSet<UserId> = users.iter().cloned().collect();
         for line in &conversation.lines {
-            if let LineBody::Said { sender, .. } = &line.body
-                && !users.contains(&sender.user_id())
-            {
-                users.push(sender.user_id());
+            if let LineBody::Said { sender, .. } = &line.body {
+                let user = sender.user_id();
+                if seen.insert(user.clone()) {
+                    users.push(user);
+                }
             }
         }
-        let is_twice = |user: &moh_messages::UserId| {
-            users
-                .iter()
-                .filter(|other| other.user() == user.user())
-                .count()
-                > 1
-        };
-        let called = |user: &moh_messages::UserId| {
-            if *user == me {
-                "you".to_owned()
-            } else if is_twice(user) || user.user() == "you" {
-                short(user)
-            } else {
-                user.user().to_owned()
-            }
-        };
-        let known: Vec<_> = users.iter().map(|u| (u.clone(), called(u))).collect();
-        let widest = known.iter().map(|(_, name)| width(name)).max().unwrap_or(0);
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for user in &users {
+            *counts.entry(user.user()).or_default() += 1;
+        }
+        let mut known = HashMap::new();
+        let mut widest = 0;
+        for user in &users {
+            // Nobody else is called `you`.
+            let is_plain = counts.get(user.user()) == Some(&1) && user.user() != "you";
+            let name = match (*user == me, is_plain) {
+                (true, _) => "you".to_owned(),
+                (false, true) => user.user().to_owned(),
+                (false, false) => short(user),
+            };
+            widest = widest.max(width(&name));
+            known.insert(user.clone(), (name, known.len()));
+        }
         let limit = if self.width >= WIDTH_FOR_TIMES {
             MAX_NAME
         } else {
@@ -241,23 +251,32 @@ impl View<'_> {
 
 /// What people are called in a conversation, and how wide the column of that is.
 struct Names {
-    known: Vec<(moh_messages::UserId, String)>,
+    /// With which of them it is, so that they can be told apart.
+    known: HashMap<UserId, (String, usize)>,
     column: usize,
 }
 
 impl Names {
     fn of(&self, client: &ClientId) -> String {
         let user = client.user_id();
-        let found = self.known.iter().find(|(known, _)| *known == user);
-        found.map_or_else(|| user.user().to_owned(), |(_, name)| name.clone())
+        let found = self.known.get(&user);
+        found.map_or_else(|| short(&user), |(name, _)| name.clone())
     }
 
-    /// Which of the others it is, so that they can be told apart.
     fn place(&self, client: &ClientId) -> usize {
-        let user = client.user_id();
-        let mut others = self.known.iter().filter(|(_, name)| name != "you");
-        others.position(|(known, _)| *known == user).unwrap_or(0)
+        self.known
+            .get(&client.user_id())
+            .map_or(0, |(_, place)| *place)
     }
+}
+
+/// As much of a text as is shown of one message.
+fn begin_of(text: &str) -> String {
+    if text.len() <= MAX_SHOWN_BYTES {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(MAX_SHOWN_BYTES);
+    format!("{}… ({} bytes more)", &text[..end], text.len() - end)
 }
 
 fn pad_left(text: &str, cells: usize) -> String {

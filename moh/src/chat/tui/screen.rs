@@ -119,7 +119,12 @@ impl Screen {
     /// Takes pasted text.
     pub(crate) fn paste(&mut self, text: &str) {
         self.panel = None;
-        self.editor.insert(text.trim_end_matches(['\r', '\n']));
+        let text = text.trim_end_matches(['\r', '\n']);
+        if !self.editor.has_room_for(text) {
+            let text = "that is too long for one message".to_owned();
+            self.status = Some(Status::Bad(text));
+        }
+        self.editor.insert(text);
     }
 
     /// Takes a key.

@@ -413,3 +413,25 @@ fn who_asks_is_seen_without_any_conversation() {
     );
     assert!(shown.contains("You are alice@a.example."), "{shown}");
 }
+
+#[test]
+fn what_is_too_long_is_said_or_cut() {
+    let mut chat = Chat::with_groups(1);
+    chat.screen.paste(&"x".repeat(40 * 1024));
+    assert_eq!(chat.screen.editor.text(), "");
+    assert!(chat.rows(80, 10)[9].contains("too long"));
+    chat.message("bob/pc", 1, &"ä".repeat(20 * 1024), NOW_MS);
+    let shown = chat.rows(80, 10).join("\n");
+    assert!(shown.contains("(24576 bytes more)"), "{shown}");
+}
+
+#[test]
+fn nobody_else_is_called_you() {
+    let mut chat = Chat::with_groups(1);
+    chat.message("you/pc", 1, "trust me", NOW_MS);
+    assert!(
+        chat.rows(80, 10)
+            .join("\n")
+            .contains("you@a.example trust me")
+    );
+}
