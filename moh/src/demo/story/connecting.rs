@@ -50,6 +50,7 @@ impl Story<'_> {
         mallory.set_aside(&group);
         mallory.client.send(&group, text).await?;
         self.hears_of_declining(mallory, bob).await?;
+        mallory.expect_nothing().await?;
 
         self.step("Mallory adds Bob to another group, which Bob has not agreed to");
         let group = mallory.client.create_group().await?;
