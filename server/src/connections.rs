@@ -318,18 +318,7 @@ impl Node {
         let relation = self.store().relation(user, peer).await?;
         let relation = with_those_before(relation, user, peer, &change.writes);
         let opened = self.open(sender, recipients).await?;
-        // A queue is for one group: one that is used already is not for this one.
-        let used = queues_in(&change.writes);
-        let is_fresh = |(seat, takes): &&(Seat, Takes)| match takes {
-            Takes::First => !used.contains(&seat.queue),
-            Takes::Shared => true,
-            Takes::Bound | Takes::Nothing => false,
-        };
-        let is_theirs = |seat: &&(Seat, Takes)| seat.0.client_id.user_id() == *user;
-        let valid = opened.iter().map(Option::as_ref);
-        let valid: Vec<_> = valid
-            .map(|seat| seat.filter(is_theirs).filter(is_fresh))
-            .collect();
+        let valid = fit_for_request(&opened, user, &change.writes);
         let seats: Vec<_> = valid
             .iter()
             .map(|seat| seat.map(|(seat, _)| seat.clone()))
@@ -476,4 +465,24 @@ pub(crate) fn too_many_requests() -> Refusal {
 fn part_of(audience: &AudienceDigest, user: &UserId) -> AudienceDigest {
     let name = [audience.as_slice(), user.as_str().as_bytes()].concat();
     AudienceDigest::new(sha256(&name)).expect("32 bytes")
+}
+
+/// Those of the queues that a request to a user may be for. A queue is for one group: one that is
+/// used already is not for this one.
+fn fit_for_request<'a>(
+    opened: &'a [Option<(Seat, Takes)>],
+    user: &UserId,
+    writes: &[Write],
+) -> Vec<Option<&'a (Seat, Takes)>> {
+    let used = queues_in(writes);
+    let is_fit = |(seat, takes): &&(Seat, Takes)| {
+        let is_fresh = match takes {
+            Takes::First => !used.contains(&seat.queue),
+            Takes::Shared => true,
+            Takes::Bound | Takes::Nothing => false,
+        };
+        is_fresh && seat.client_id.user_id() == *user
+    };
+    let all = opened.iter().map(Option::as_ref);
+    all.map(|seat| seat.filter(is_fit)).collect()
 }
