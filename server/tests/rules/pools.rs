@@ -643,7 +643,7 @@ async fn a_client_hears_once_however_many_ask_at_once() {
     let other = site.another_node().await;
     let mut rounds = 0;
     for round in 1..=12 {
-        let packages = (0..PACKAGES).map(|number| [&alice, &also][number % 2].key_package());
+        let packages = (0..PACKAGES).map(|number| [alice, &also][number % 2].key_package());
         assert_eq!(pools.upload(&packages.collect::<Vec<_>>()).await, OK);
         let asked = (0..PACKAGES).map(|number| {
             let (node, suite) = [(&site.node, alice.suite), (&other, also.suite)][number % 2];

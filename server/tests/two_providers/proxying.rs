@@ -144,7 +144,7 @@ async fn the_same_bytes_as_asked_directly() {
         let before = b.wire.bodies("a.example", endpoint).len();
         let forwarded = raw.forwards(b, "a.example", endpoint, &body).await.unwrap();
         let sent = b.wire.bodies("a.example", endpoint).split_off(before);
-        assert_eq!(sent, [body.clone()], "it leaves as it is");
+        assert_eq!(sent, std::slice::from_ref(&body), "it leaves as it is");
         assert_eq!(forwarded.1, b.wire.last_answer(), "it comes back as it is");
         let expected = directly(a, endpoint, &body).await;
         match (answer(&forwarded.1), answer(&expected.1)) {
@@ -271,24 +271,18 @@ async fn what_the_provider_signs() {
     world.end().await;
 }
 
-/// A request that is not the client's is refused, and nothing leaves.
-#[tokio::test]
-async fn requests_that_are_not_the_clients() {
-    let world = World::of(&["a.example", "b.example"]).await;
-    let b = world.provider("b.example");
-    let raw = Raw::user(b, "raw@b.example").await;
-    let other = Raw::user(b, "other@b.example").await;
-    let unauthorized = DsErrorCode::UNAUTHORIZED;
-    let before = b.wire.requests("a.example");
-    let own = raw.id.as_str();
-    let blank = ProviderAuth::blank;
-    let mut refusals: Vec<(&str, DsErrorCode, ClientRequestBody)> = Vec::new();
+type Refusals<'a> = Vec<(&'a str, DsErrorCode, ClientRequestBody)>;
+
+/// Requests to the owner of a group that are not of `own`, and what they are refused with.
+fn of_others<'a>(own: &'a str, other: &'a str) -> Refusals<'a> {
+    let (unauthorized, blank) = (DsErrorCode::UNAUTHORIZED, ProviderAuth::blank);
+    let mut refusals = Refusals::new();
     let operation = Endpoint::GroupOperation;
     let mut add = |what, code, endpoint, body: Vec<u8>| {
         refusals.push((what, code, forward("a.example", endpoint, &body)));
     };
     for client in [
-        other.id.as_str(),
+        other,
         "mimi://b.example/d/raw/laptop",
         "mimi://a.example/d/raw/phone",
     ] {
@@ -318,6 +312,17 @@ async fn requests_that_are_not_the_clients() {
     request.recipient = name("c.example");
     let wrong = DsErrorCode::WRONG_RECIPIENT;
     add("another recipient", wrong, operation, request.encode());
+    refusals
+}
+
+/// Other requests that a provider does not pass on.
+fn not_to_be_passed_on() -> Refusals<'static> {
+    let (unauthorized, blank) = (DsErrorCode::UNAUTHORIZED, ProviderAuth::blank);
+    let policy = DsErrorCode::POLICY_VIOLATION;
+    let mut refusals = Refusals::new();
+    let mut add = |what, code, endpoint, body: Vec<u8>| {
+        refusals.push((what, code, forward("a.example", endpoint, &body)));
+    };
     for (endpoint, body) in [
         (
             Endpoint::GroupKeyPackages,
@@ -348,6 +353,19 @@ async fn requests_that_are_not_the_clients() {
     for endpoint in [Endpoint::DeliverMessage, Endpoint::ConnectionRequest] {
         add("a delivery", unauthorized, endpoint, Vec::new());
     }
+    refusals
+}
+
+/// A request that is not the client's is refused, and nothing leaves.
+#[tokio::test]
+async fn requests_that_are_not_the_clients() {
+    let world = World::of(&["a.example", "b.example"]).await;
+    let b = world.provider("b.example");
+    let raw = Raw::user(b, "raw@b.example").await;
+    let other = Raw::user(b, "other@b.example").await;
+    let before = b.wire.requests("a.example");
+    let mut refusals = of_others(raw.id.as_str(), other.id.as_str());
+    refusals.extend(not_to_be_passed_on());
     for (what, code, body) in refusals {
         raw.is_refused(b, what, code, body).await;
     }
