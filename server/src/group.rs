@@ -27,6 +27,7 @@ pub use apply::{Applied, Asks, Decision};
 pub use commit::{CommitInput, Submitter};
 pub use create::{Creation, create};
 pub use key_package::check_key_package;
+pub(crate) use key_package::queue_of_key_package;
 pub use leaf::KeyLookup;
 pub use message::{
     Application, Content, Handshake, Proposal, ReInit, read_application, read_handshake,

@@ -17,6 +17,23 @@ fn invalid(what: impl std::fmt::Display) -> Refusal {
     Refusal::InvalidKeyPackage(what.to_string())
 }
 
+fn read(bytes: &[u8]) -> Result<openmls::prelude::KeyPackage, Refusal> {
+    let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes);
+    let Ok(MlsMessageBodyIn::KeyPackage(key_package)) = message.map(MlsMessageIn::extract) else {
+        return Err(invalid("not an MLSMessage with a KeyPackage"));
+    };
+    key_package
+        .validate(&Crypto, ProtocolVersion::Mls10)
+        .map_err(invalid)
+}
+
+/// The queue in a KeyPackage that was taken before; none where it cannot be read, or is not valid
+/// any more.
+pub(crate) fn queue_of_key_package(bytes: &[u8]) -> Option<ClientQueueInformation> {
+    let key_package = read(bytes).ok()?;
+    leaf::queue_config(key_package.leaf_node()).map(|queue| queue.client_queue_information)
+}
+
 /// Checks a KeyPackage of `client`, whose attestations have been signed by the key that
 /// `checks` knows. `owner_of` tells whose queue is sealed in the leaf. With it comes that queue.
 ///
@@ -28,13 +45,7 @@ pub fn check_key_package(
     owner_of: impl Fn(&ClientQueueInformation) -> Option<ClientId>,
     checks: &Checks<'_>,
 ) -> Result<(KeyPackage, Seat), Refusal> {
-    let message = MlsMessageIn::tls_deserialize_exact_bytes(bytes);
-    let Ok(MlsMessageBodyIn::KeyPackage(key_package)) = message.map(MlsMessageIn::extract) else {
-        return Err(invalid("not an MLSMessage with a KeyPackage"));
-    };
-    let key_package = key_package
-        .validate(&Crypto, ProtocolVersion::Mls10)
-        .map_err(invalid)?;
+    let key_package = read(bytes)?;
     let suite = CipherSuite(key_package.ciphersuite().into());
     let scheme = suite
         .signature_scheme()

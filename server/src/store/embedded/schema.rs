@@ -155,8 +155,11 @@ fn make_tables(connection: &mut Connection, path: &Path) -> Result<(), StoreErro
         );
     }
     let done = usize::try_from(version - FIRST_RELEASED_VERSION).unwrap_or(STEPS.len());
-    for sql in STEPS[done..].iter().copied().flatten() {
-        transaction.execute_batch(sql)?;
+    for step in &STEPS[done..] {
+        for sql in step.sql {
+            transaction.execute_batch(sql)?;
+        }
+        (step.then)(&transaction)?;
     }
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     Ok(transaction.commit()?)

@@ -4,11 +4,27 @@
 //!
 //! What has been released is not edited any more; a change is a further step.
 
+use rusqlite::{Connection, params};
+
+use crate::change::queue_digest;
+use crate::group::queue_of_key_package;
+use crate::store::StoreError;
+
 /// The version of [`TABLES`]; what is older was never released, and cannot be read.
 pub(super) const FIRST_RELEASED_VERSION: i64 = 2;
 
+/// What leads from one version to the next.
+pub(super) struct Step {
+    pub(super) sql: &'static [&'static str],
+    /// What cannot be said in SQL.
+    pub(super) then: fn(&Connection) -> Result<(), StoreError>,
+}
+
 /// From each version to the next, the first from [`FIRST_RELEASED_VERSION`].
-pub(super) const STEPS: [&[&str]; 1] = [&[ACCOUNTS_AND_KEY_PACKAGES, DELIVERIES_AND_CONNECTIONS]];
+pub(super) const STEPS: [Step; 1] = [Step {
+    sql: &[ACCOUNTS_AND_KEY_PACKAGES, DELIVERIES_AND_CONNECTIONS],
+    then: open_queues_of_last_resorts,
+}];
 
 pub(super) const TABLES: &str = "
 -- Groups: a snapshot and the log after it.
@@ -254,3 +270,22 @@ CREATE TABLE blocks (
     PRIMARY KEY (user_id, kind, target)
 ) WITHOUT ROWID;
 ";
+
+/// To version 3: the queues of KeyPackages of last resort are for everybody.
+fn open_queues_of_last_resorts(connection: &Connection) -> Result<(), StoreError> {
+    let mut last_resorts =
+        connection.prepare("SELECT client_id, bytes FROM key_packages WHERE last_resort")?;
+    let mut rows = last_resorts.query([])?;
+    while let Some(row) = rows.next()? {
+        let (client, bytes): (String, Vec<u8>) = (row.get(0)?, row.get(1)?);
+        let Some(queue) = queue_of_key_package(&bytes) else {
+            continue;
+        };
+        connection.execute(
+            "INSERT INTO queue_bindings (queue, client, sender, state) VALUES (?1, ?2, NULL, 0)
+             ON CONFLICT DO NOTHING",
+            params![queue_digest(&queue), client],
+        )?;
+    }
+    Ok(())
+}

@@ -2,6 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use moh_messages::{Message as _, QueueConfig, extension_type};
+use openmls::prelude::{
+    BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, Extension, ExtensionType,
+    Extensions, MlsMessageOut, UnknownExtension,
+};
+use openmls_basic_credential::SignatureKeyPair;
+use openmls_rust_crypto::OpenMlsRustCrypto;
+
+use crate::change::queue_digest;
 use crate::store::conformance::{client, key_package, known_client, pool};
 
 use super::*;
@@ -80,6 +89,76 @@ async fn a_file_of_version_2_keeps_what_is_in_it() {
         let version = store.group_version(&group_id("old")).await.unwrap();
         assert_eq!(version, Some(4));
     }
+}
+
+/// A KeyPackage of last resort with a queue in its leaf.
+fn last_resort(queue: &QueueConfig) -> Vec<u8> {
+    let suite = Ciphersuite::MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519;
+    let mls = OpenMlsRustCrypto::default();
+    let signer = SignatureKeyPair::new(suite.signature_algorithm()).unwrap();
+    let number = extension_type::QUEUE_CONFIG;
+    let extensions = [ExtensionType::Unknown(number), ExtensionType::LastResort];
+    let capabilities = Capabilities::new(None, None, Some(&extensions), None, None);
+    let content = Extension::Unknown(number, UnknownExtension(queue.encode()));
+    let credential = CredentialWithKey {
+        credential: BasicCredential::new(b"alice".to_vec()).into(),
+        signature_key: signer.public().into(),
+    };
+    let package = openmls::prelude::KeyPackage::builder()
+        .leaf_node_capabilities(capabilities)
+        .leaf_node_extensions(Extensions::single(content).unwrap())
+        .mark_as_last_resort()
+        .build(suite, &mls, &signer, credential)
+        .unwrap();
+    let message = MlsMessageOut::from(package.into_key_package());
+    message.to_bytes().unwrap()
+}
+
+/// The queues of last resorts are for everybody; whoever delivers otherwise says anew to whom, and
+/// is told when they are gone.
+#[tokio::test]
+async fn who_may_deliver_after_version_2() {
+    let data = Temporary::new();
+    version_2(&data.path());
+    let queue = QueueConfig {
+        provider: provider("here"),
+        client_queue_information: moh_messages::Opaque::new([9; 64]).unwrap(),
+    };
+    let connection = Connection::open(data.path()).unwrap();
+    for (number, bytes) in [(1_u8, last_resort(&queue)), (2, b"not one".to_vec())] {
+        let add = "INSERT INTO key_packages
+             (reference, client_id, cipher_suite, last_resort, expires_at, bytes)
+             VALUES (?1, 'mimi://here.example/d/alice/phone', 1, 1, 1, ?2)";
+        let reference = vec![number; 32_usize];
+        connection
+            .execute(add, rusqlite::params![reference, bytes])
+            .unwrap();
+    }
+    connection
+        .execute_batch(
+            "INSERT INTO audiences VALUES (2, 'here.example', X'02', 0, 0);
+             INSERT INTO audience_members VALUES ('mimi://here.example/d/alice/phone', 2, 0);",
+        )
+        .unwrap();
+    drop(connection);
+    let store = data.open();
+    let audience = store.audience(&provider("a"), &digest(1)).await.unwrap();
+    assert_eq!(audience, None, "it is said anew");
+    let items = super::queue(&*store, "alice", 0).await;
+    assert_eq!(payloads(&items), ["hello"]);
+    drop(store);
+    let connection = Connection::open(data.path()).unwrap();
+    let rows = |sql: &str| -> Vec<(Vec<u8>, Option<String>)> {
+        let mut rows = connection.prepare(sql).unwrap();
+        let rows = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
+        rows.unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    let shared = queue_digest(&queue.client_queue_information).to_vec();
+    let bindings = rows("SELECT queue, sender FROM queue_bindings");
+    assert_eq!(bindings, [(shared, None)]);
+    let peers = rows("SELECT CAST(client AS BLOB), provider FROM client_peers");
+    let alice = client("alice").as_str().as_bytes().to_vec();
+    assert_eq!(peers, [(alice, Some("a.example".to_owned()))]);
 }
 
 #[tokio::test]
