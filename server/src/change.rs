@@ -198,6 +198,26 @@ pub enum Write {
     },
     /// A queue that takes deliveries from every provider.
     SharedQueue(Seat),
+    /// The queue that a KeyPackage names, which is no last resort.
+    KeyPackageQueue {
+        /// The KeyPackage.
+        reference: KeyPackageRef,
+        /// The queue.
+        seat: Seat,
+        /// Whether the KeyPackage is for connection groups alone.
+        for_connections: bool,
+        /// When the KeyPackage does, in milliseconds since the Unix epoch.
+        expires_at: u64,
+    },
+    /// A KeyPackage goes to a peer, and nobody else. What is delivered to its queue first is thrown
+    /// away, with all that follows, where the user blocks the peer by then; and, if it is for
+    /// connection groups alone, where the peer has not asked and the user does not consent.
+    HandedOut {
+        /// The KeyPackage.
+        reference: KeyPackageRef,
+        /// A user of any provider.
+        peer: UserId,
+    },
     /// A client is gone: its queues take nothing any more, its audiences have to be said anew, and
     /// each of its peers is to be told, by the outbox.
     CloseClient {

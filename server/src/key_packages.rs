@@ -80,6 +80,8 @@ impl Drop for Turn<'_> {
 
 /// What somebody wants to have of our users.
 struct Wanted<'a> {
+    /// Who wants it.
+    requester: &'a UserId,
     /// Whose user wants it.
     by: &'a ProviderName,
     /// Whether it is for a connection group.
@@ -192,9 +194,15 @@ impl Node {
             }
         }
         for (package, queue) in new {
-            if package.last_resort {
-                change.writes.push(Write::SharedQueue(queue));
-            }
+            change.writes.push(match package.last_resort {
+                true => Write::SharedQueue(queue),
+                false => Write::KeyPackageQueue {
+                    reference: package.reference.clone(),
+                    seat: queue,
+                    for_connections: package.for_connections,
+                    expires_at: package.expires_at,
+                },
+            });
             change.writes.push(Write::KeyPackage(package));
         }
         Ok((change, ()))
@@ -264,6 +272,7 @@ impl Node {
             return Err(violation("a target is named twice"));
         }
         let wanted = Wanted {
+            requester: &request.requester,
             by: &request.sender,
             for_connections: false,
             clients: &request.clients,
@@ -304,6 +313,7 @@ impl Node {
             return Err(violation("the target is of another provider"));
         }
         let wanted = Wanted {
+            requester: &request.requester,
             by: &request.sender,
             for_connections: true,
             clients: &[],
@@ -384,6 +394,10 @@ impl Node {
             change
                 .writes
                 .push(Write::RemoveKeyPackage(reference.clone()));
+            change.writes.push(Write::HandedOut {
+                reference: reference.clone(),
+                peer: wanted.requester.clone(),
+            });
         }
         if found.is_some() && wanted.by != self.name() {
             change.writes.push(Write::ClientPeer {

@@ -102,6 +102,7 @@ macro_rules! conformance_tests {
             who_is_declined_finds_no_queues,
             to_withdraw_leaves_what_is_undecided,
             who_is_blocked_notices_nothing,
+            what_was_handed_out_is_for_who_asked,
             a_provider_is_blocked_with_all_its_users,
             connections_and_blocks_are_listed_by_name,
             a_user_that_is_forgotten,

@@ -368,3 +368,63 @@ pub(crate) async fn a_user_that_is_forgotten(data: &impl Data) {
     }
     assert_eq!(listed(&*store, "bob").await.len(), 1);
 }
+
+/// A KeyPackage of Alice's with the queue of its number, and who got it.
+fn handed_out(number: u8, peer_name: &str, for_connections: bool) -> Vec<Write> {
+    let reference = KeyPackageRef::new([number; 32]).unwrap();
+    let queue = Write::KeyPackageQueue {
+        reference: reference.clone(),
+        seat: seat("alice", number),
+        for_connections,
+        expires_at: 10_000,
+    };
+    let peer = peer(peer_name);
+    vec![queue, Write::HandedOut { reference, peer }]
+}
+
+/// What is delivered to queues that were handed out, and not by a request: who has not asked, was
+/// declined or is blocked gets around nothing.
+pub(crate) async fn what_was_handed_out_is_for_who_asked(data: &impl Data) {
+    let store = data.open();
+    let mut writes = vec![
+        asked("alice", "asks@a", &[], 1),
+        consent("alice", "friend@a", true, 1),
+        block("alice", BlockTarget::User(peer("blocked@a")), true),
+        consent("alice", "blocked@a", true, 1),
+        asked("alice", "declined@a", &[], 1),
+        decided("alice", "declined@a", Decided::Declined),
+    ];
+    for (number, name, for_connections) in [
+        (1, "asks@a", true),
+        (2, "friend@a", true),
+        (3, "friend@a", false),
+        (4, "stranger@a", true),
+        (5, "stranger@a", false),
+        (6, "blocked@a", true),
+        (7, "blocked@a", false),
+        (8, "declined@a", true),
+        (9, "alice@here", true),
+    ] {
+        writes.extend(handed_out(number, name, for_connections));
+    }
+    write(&*store, writes).await;
+    for number in 1..=10 {
+        let text = number.to_string();
+        let writes = vec![
+            bound("a", 100 + number, &[Some(("alice", number))]),
+            message_by("a", 100 + number, &text),
+        ];
+        write(&*store, writes).await;
+        assert_eq!(takes(&*store, "a", &[number]).await, [true]);
+    }
+    let seen = queue(&*store, "alice", 0).await;
+    assert_eq!(payloads(&seen), ["1", "2", "3", "5", "9", "10"]);
+    // What was used while it was asked goes with the decision.
+    let declined = decided("alice", "asks@a", Decided::Declined);
+    write(&*store, vec![declined]).await;
+    let accepted = decided("alice", "friend@a", Decided::Accepted);
+    let again = decided("alice", "friend@a", Decided::Declined);
+    write(&*store, vec![accepted, again]).await;
+    let expected = [false, true, true, true];
+    assert_eq!(takes(&*store, "a", &[1, 2, 3, 5]).await, expected);
+}

@@ -87,6 +87,8 @@ pub(super) fn written(connection: &Connection, writes: &[Write]) -> Made {
             } => audience(connection, sender, digest, members),
             Write::BoundAudience { .. }
             | Write::SharedQueue(_)
+            | Write::KeyPackageQueue { .. }
+            | Write::HandedOut { .. }
             | Write::CloseClient { .. }
             | Write::ClientPeer { .. }
             | Write::Mute { .. } => bindings::written(connection, write),

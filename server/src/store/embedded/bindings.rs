@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use moh_messages::{AudienceDigest, ClientId, ProviderName};
+use moh_messages::{AudienceDigest, ClientId, ProviderName, UserId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::apply::{Made, rows, run};
-use super::int;
+use super::{connections, int, name, time};
 use crate::change::{QueueDigest, Seat, Write};
 use crate::store::{CommitError, StoreError, Takes};
 
@@ -129,6 +129,30 @@ pub(super) fn written(connection: &Connection, write: &Write) -> Made {
             params![seat.queue, seat.client_id.as_str()],
         ),
         Write::Mute { sender, seats } => mute(connection, sender, seats),
+        Write::KeyPackageQueue {
+            reference,
+            seat,
+            for_connections,
+            expires_at,
+        } => run(
+            connection,
+            "INSERT INTO key_package_queues
+                 (queue, reference, client, user_id, for_connections, expires_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+            params![
+                seat.queue,
+                reference.as_slice(),
+                seat.client_id.as_str(),
+                seat.client_id.user_id().as_str(),
+                for_connections,
+                time(*expires_at)
+            ],
+        ),
+        Write::HandedOut { reference, peer } => run(
+            connection,
+            "UPDATE key_package_queues SET peer = ?2 WHERE reference = ?1",
+            params![reference.as_slice(), peer.as_str()],
+        ),
         Write::CloseClient { client_id, at } => close_client(connection, client_id, *at),
         Write::ClientPeer {
             client_id,
@@ -176,20 +200,49 @@ fn bound_audience(
 
 /// A provider delivers to a queue; whether anything comes of it.
 fn bind(connection: &Connection, sender: &ProviderName, seat: &Seat) -> Result<bool, CommitError> {
-    let (takes, is_muted) = takes(connection, sender, seat)?;
+    let (takes, mut is_muted) = takes(connection, sender, seat)?;
     match takes {
         Takes::Nothing => return Err(CommitError::Conflict),
         Takes::Bound | Takes::Shared => {}
-        Takes::First => run(
-            connection,
-            "INSERT INTO queue_bindings (queue, client, sender, state) VALUES (?1, ?2, ?3, 0)",
-            params![seat.queue, seat.client_id.as_str(), sender.as_str()],
-        )?,
+        Takes::First => {
+            is_muted = is_unwanted(connection, seat)?;
+            let state = if is_muted { MUTED } else { 0 };
+            run(
+                connection,
+                "INSERT INTO queue_bindings (queue, client, sender, state)
+                 VALUES (?1, ?2, ?3, ?4)",
+                params![seat.queue, seat.client_id.as_str(), sender.as_str(), state],
+            )?;
+        }
     }
     if seat.client_id.provider() != *sender {
         peer(connection, &seat.client_id, sender)?;
     }
     Ok(!is_muted)
+}
+
+/// Whether a queue was handed out to somebody of whom the user wants to hear nothing.
+fn is_unwanted(connection: &Connection, seat: &Seat) -> Result<bool, StoreError> {
+    let handed: Option<(String, bool)> = connection
+        .prepare_cached(
+            "SELECT peer, for_connections FROM key_package_queues
+             WHERE queue = ?1 AND client = ?2 AND peer IS NOT NULL",
+        )?
+        .query_row(params![seat.queue, seat.client_id.as_str()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    let Some((peer, for_connections)) = handed else {
+        return Ok(false);
+    };
+    let (user, peer): (_, UserId) = (seat.client_id.user_id(), name(&peer)?);
+    if peer == user {
+        return Ok(false);
+    }
+    if connections::blocked(connection, &user, &peer)? {
+        return Ok(true);
+    }
+    Ok(for_connections && !connections::is_there(connection, &user, &peer)?)
 }
 
 fn peer(connection: &Connection, client_id: &ClientId, provider: &ProviderName) -> Made {
@@ -221,6 +274,7 @@ fn close_client(connection: &Connection, client_id: &ClientId, at: u64) -> Made 
     for sql in [
         "DELETE FROM queue_bindings WHERE client = ?1",
         "DELETE FROM client_peers WHERE client = ?1",
+        "DELETE FROM key_package_queues WHERE client = ?1",
     ] {
         run(connection, sql, [client])?;
     }

@@ -41,8 +41,17 @@ pub(super) fn written(connection: &Connection, write: &Write) -> Made {
             peer,
             decision,
         } => {
-            if *decision == Decided::Declined {
-                bindings::close(connection, &queues_of(connection, user, peer)?)?;
+            match decision {
+                Decided::Declined => {
+                    bindings::close(connection, &queues_of(connection, user, peer)?)?;
+                }
+                // They are not for a further request any more.
+                Decided::Accepted => run(
+                    connection,
+                    "DELETE FROM key_package_queues WHERE user_id = ?1 AND peer = ?2
+                         AND queue IN (SELECT queue FROM queue_bindings)",
+                    [user.as_str(), peer.as_str()],
+                )?,
             }
             decided(connection, user, peer)
         }
@@ -56,6 +65,7 @@ pub(super) fn written(connection: &Connection, write: &Write) -> Made {
                 "DELETE FROM connections WHERE user_id = ?1",
                 "DELETE FROM connection_queues WHERE user_id = ?1",
                 "DELETE FROM blocks WHERE user_id = ?1",
+                "DELETE FROM key_package_queues WHERE user_id = ?1",
             ] {
                 run(connection, sql, [user.as_str()])?;
             }
@@ -115,7 +125,7 @@ fn asked(connection: &Connection, write: &Write) -> Made {
     Ok(())
 }
 
-/// The queues of what a peer has asked for.
+/// The queues of what a peer has asked for, and those that the peer was given in order to ask.
 fn queues_of(
     connection: &Connection,
     user: &UserId,
@@ -123,7 +133,12 @@ fn queues_of(
 ) -> Result<Vec<QueueDigest>, StoreError> {
     let both = [user.as_str(), peer.as_str()];
     Ok(connection
-        .prepare_cached("SELECT queue FROM connection_queues WHERE user_id = ?1 AND peer = ?2")?
+        .prepare_cached(
+            "SELECT queue FROM connection_queues WHERE user_id = ?1 AND peer = ?2
+             UNION
+             SELECT queue FROM key_package_queues
+             WHERE user_id = ?1 AND peer = ?2 AND for_connections",
+        )?
         .query_map(both, |row| row.get(0))?
         .collect::<Result<_, _>>()?)
 }
@@ -229,6 +244,17 @@ pub(super) fn blocked(
         peer.as_str(),
         provider.as_str(),
     ])?)
+}
+
+/// Whether a peer has asked a user, or may fetch their KeyPackages.
+pub(super) fn is_there(
+    connection: &Connection,
+    user: &UserId,
+    peer: &UserId,
+) -> Result<bool, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT 1 FROM connections WHERE user_id = ?1 AND peer = ?2")?
+        .exists([user.as_str(), peer.as_str()])?)
 }
 
 pub(super) fn consent(

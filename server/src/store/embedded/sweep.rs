@@ -29,7 +29,7 @@ enum Stage {
     OutboxAudiences(Vec<u8>),
 }
 
-const OLD: [&str; 5] = [
+const OLD: [&str; 6] = [
     "DELETE FROM messages WHERE sequence IN
          (SELECT sequence FROM messages WHERE received_at < ?1 LIMIT ?2)",
     "DELETE FROM delivered WHERE (sender, delivery_id) IN
@@ -40,6 +40,8 @@ const OLD: [&str; 5] = [
          (SELECT reference FROM known_key_packages WHERE expires_at < ?1 LIMIT ?2)",
     "DELETE FROM used_invitations WHERE invitation IN
          (SELECT invitation FROM used_invitations WHERE expires_at < ?1 LIMIT ?2)",
+    "DELETE FROM key_package_queues WHERE queue IN
+         (SELECT queue FROM key_package_queues WHERE expires_at < ?1 LIMIT ?2)",
 ];
 
 impl Sweep {

@@ -203,6 +203,8 @@ fn weight(write: &Write) -> usize {
         | Write::WantRemoval { .. }
         | Write::PostponeRemovals { .. }
         | Write::SharedQueue(_)
+        | Write::KeyPackageQueue { .. }
+        | Write::HandedOut { .. }
         | Write::CloseClient { .. }
         | Write::ClientPeer { .. }
         | Write::OutboxDone { .. }

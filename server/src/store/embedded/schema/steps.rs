@@ -224,6 +224,20 @@ CREATE TABLE queue_bindings (
     state INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX queue_bindings_by_client ON queue_bindings (client);
+-- The queues of KeyPackages, and to whom each was handed out.
+CREATE TABLE key_package_queues (
+    queue BLOB PRIMARY KEY,
+    reference BLOB NOT NULL,
+    client TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    peer TEXT,
+    for_connections INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX key_package_queues_by_reference ON key_package_queues (reference);
+CREATE INDEX key_package_queues_by_peer ON key_package_queues (user_id, peer);
+CREATE INDEX key_package_queues_by_client ON key_package_queues (client);
+CREATE INDEX key_package_queues_by_expiry ON key_package_queues (expires_at);
 -- Other providers that may have a client of ours in their groups.
 CREATE TABLE client_peers (
     client TEXT NOT NULL,
