@@ -318,31 +318,21 @@ impl Node {
         let relation = self.store().relation(user, peer).await?;
         let relation = with_those_before(relation, user, peer, &change.writes);
         let opened = self.open(sender, recipients).await?;
-        let valid = fit_for_request(&opened, user, &change.writes);
-        let seats: Vec<_> = valid
-            .iter()
-            .map(|seat| seat.map(|(seat, _)| seat.clone()))
-            .collect();
+        let Fresh { seats, new, is_all } = fresh(&opened, user, &change.writes);
         let result = result_for(&members_of(&seats), *except);
         change.expect.push(Expect::Blocked {
             user: user.clone(),
             peer: peer.clone(),
             blocked: relation.blocked,
         });
-        if valid.iter().flatten().next().is_none() {
+        if seats.iter().all(Option::is_none) {
             return Ok(result);
         }
         if self.is_too_much(&relation) {
             return Ok(DeliveryResult::Error(DsError::from(too_many_requests())));
         }
-        let new = valid.iter().flatten().filter(|(_, t)| *t == Takes::First);
-        let new: BTreeMap<_, _> = new.map(|(seat, _)| (seat.queue, seat.clone())).collect();
         let mut digest = audience_digest(recipients);
-        if valid
-            .iter()
-            .zip(&opened)
-            .any(|(v, o)| v.is_none() && o.is_some())
-        {
+        if !is_all {
             digest = part_of(&digest, user);
         }
         let now = self.now_ms();
@@ -406,6 +396,44 @@ impl Node {
     }
 }
 
+/// The queues of a request.
+struct Fresh {
+    /// By position; none where it is not for this request.
+    seats: Vec<Option<Seat>>,
+    /// Those that nobody has used yet, each once.
+    new: BTreeMap<QueueDigest, Seat>,
+    /// Whether these are all that are queues of ours.
+    is_all: bool,
+}
+
+/// What of an audience a request to a user is for. A queue is for one group: one that is used
+/// already, also in the same change, is not for this one.
+fn fresh(opened: &[Option<(Seat, Takes)>], user: &UserId, writes: &[Write]) -> Fresh {
+    let used = queues_in(writes);
+    let is_fresh = |seat: &Seat, takes| match takes {
+        Takes::First => !used.contains(&seat.queue),
+        Takes::Shared => true,
+        Takes::Bound | Takes::Nothing => false,
+    };
+    let mut found = Fresh {
+        seats: Vec::new(),
+        new: BTreeMap::new(),
+        is_all: true,
+    };
+    for opened in opened {
+        let seat = opened.as_ref().and_then(|(seat, takes)| {
+            let is_theirs = seat.client_id.user_id() == *user;
+            if is_theirs && *takes == Takes::First && is_fresh(seat, *takes) {
+                found.new.insert(seat.queue, seat.clone());
+            }
+            (is_theirs && is_fresh(seat, *takes)).then(|| seat.clone())
+        });
+        found.is_all &= seat.is_some() || opened.is_none();
+        found.seats.push(seat);
+    }
+    found
+}
+
 /// The queues that a change names already.
 fn queues_in(writes: &[Write]) -> BTreeSet<QueueDigest> {
     let mut queues = BTreeSet::new();
@@ -465,24 +493,4 @@ pub(crate) fn too_many_requests() -> Refusal {
 fn part_of(audience: &AudienceDigest, user: &UserId) -> AudienceDigest {
     let name = [audience.as_slice(), user.as_str().as_bytes()].concat();
     AudienceDigest::new(sha256(&name)).expect("32 bytes")
-}
-
-/// Those of the queues that a request to a user may be for. A queue is for one group: one that is
-/// used already is not for this one.
-fn fit_for_request<'a>(
-    opened: &'a [Option<(Seat, Takes)>],
-    user: &UserId,
-    writes: &[Write],
-) -> Vec<Option<&'a (Seat, Takes)>> {
-    let used = queues_in(writes);
-    let is_fit = |(seat, takes): &&(Seat, Takes)| {
-        let is_fresh = match takes {
-            Takes::First => !used.contains(&seat.queue),
-            Takes::Shared => true,
-            Takes::Bound | Takes::Nothing => false,
-        };
-        is_fresh && seat.client_id.user_id() == *user
-    };
-    let all = opened.iter().map(Option::as_ref);
-    all.map(|seat| seat.filter(is_fit)).collect()
 }

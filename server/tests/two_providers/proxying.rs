@@ -271,18 +271,24 @@ async fn what_the_provider_signs() {
     world.end().await;
 }
 
-type Refusals<'a> = Vec<(&'a str, DsErrorCode, ClientRequestBody)>;
-
-/// Requests to the owner of a group that are not of `own`, and what they are refused with.
-fn of_others<'a>(own: &'a str, other: &'a str) -> Refusals<'a> {
-    let (unauthorized, blank) = (DsErrorCode::UNAUTHORIZED, ProviderAuth::blank);
-    let mut refusals = Refusals::new();
+/// A request that is not the client's is refused, and nothing leaves.
+#[tokio::test]
+async fn requests_that_are_not_the_clients() {
+    let world = World::of(&["a.example", "b.example"]).await;
+    let b = world.provider("b.example");
+    let raw = Raw::user(b, "raw@b.example").await;
+    let other = Raw::user(b, "other@b.example").await;
+    let unauthorized = DsErrorCode::UNAUTHORIZED;
+    let before = b.wire.requests("a.example");
+    let own = raw.id.as_str();
+    let blank = ProviderAuth::blank;
+    let mut refusals: Vec<(&str, DsErrorCode, ClientRequestBody)> = Vec::new();
     let operation = Endpoint::GroupOperation;
     let mut add = |what, code, endpoint, body: Vec<u8>| {
         refusals.push((what, code, forward("a.example", endpoint, &body)));
     };
     for client in [
-        other,
+        other.id.as_str(),
         "mimi://b.example/d/raw/laptop",
         "mimi://a.example/d/raw/phone",
     ] {
@@ -312,14 +318,23 @@ fn of_others<'a>(own: &'a str, other: &'a str) -> Refusals<'a> {
     request.recipient = name("c.example");
     let wrong = DsErrorCode::WRONG_RECIPIENT;
     add("another recipient", wrong, operation, request.encode());
-    refusals
+    for (what, code, body) in refusals {
+        raw.is_refused(b, what, code, body).await;
+    }
+    assert_eq!(b.wire.requests("a.example"), before);
+    world.end().await;
 }
 
-/// Other requests that a provider does not pass on.
-fn not_to_be_passed_on() -> Refusals<'static> {
-    let (unauthorized, blank) = (DsErrorCode::UNAUTHORIZED, ProviderAuth::blank);
-    let policy = DsErrorCode::POLICY_VIOLATION;
-    let mut refusals = Refusals::new();
+/// Likewise for KeyPackages, and for what only providers ask.
+#[tokio::test]
+async fn key_packages_for_somebody_else() {
+    let world = World::of(&["a.example", "b.example"]).await;
+    let b = world.provider("b.example");
+    let raw = Raw::user(b, "raw@b.example").await;
+    let (unauthorized, policy) = (DsErrorCode::UNAUTHORIZED, DsErrorCode::POLICY_VIOLATION);
+    let before = b.wire.requests("a.example");
+    let blank = ProviderAuth::blank;
+    let mut refusals: Vec<(&str, DsErrorCode, ClientRequestBody)> = Vec::new();
     let mut add = |what, code, endpoint, body: Vec<u8>| {
         refusals.push((what, code, forward("a.example", endpoint, &body)));
     };
@@ -353,19 +368,6 @@ fn not_to_be_passed_on() -> Refusals<'static> {
     for endpoint in [Endpoint::DeliverMessage, Endpoint::ConnectionRequest] {
         add("a delivery", unauthorized, endpoint, Vec::new());
     }
-    refusals
-}
-
-/// A request that is not the client's is refused, and nothing leaves.
-#[tokio::test]
-async fn requests_that_are_not_the_clients() {
-    let world = World::of(&["a.example", "b.example"]).await;
-    let b = world.provider("b.example");
-    let raw = Raw::user(b, "raw@b.example").await;
-    let other = Raw::user(b, "other@b.example").await;
-    let before = b.wire.requests("a.example");
-    let mut refusals = of_others(raw.id.as_str(), other.id.as_str());
-    refusals.extend(not_to_be_passed_on());
     for (what, code, body) in refusals {
         raw.is_refused(b, what, code, body).await;
     }
