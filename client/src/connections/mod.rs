@@ -22,7 +22,9 @@ use crate::events::DisconnectReason;
 use crate::store::{ConnectionRow, Step, TO_CONSENT, TO_TELL, TO_UPDATE};
 
 pub(crate) use go_on::has_done;
-pub(crate) use state::{after_join, end, is_of_two, is_over, is_refused, leave_off};
+pub(crate) use state::{
+    after_join, end, is_of_two, is_over, is_refused, leave_off, withdraw_later,
+};
 
 /// How many pages of blocks are read, at most.
 const MAX_PAGES: usize = 1000;

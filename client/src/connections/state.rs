@@ -74,7 +74,7 @@ pub(super) fn finish(
 }
 
 /// The provider is to be told that a connection is over. What the peer asks meanwhile waits.
-pub(super) fn withdraw_later(tx: &Tx<'_>, row: ConnectionRow) -> Result<(), StoreError> {
+pub(crate) fn withdraw_later(tx: &Tx<'_>, row: ConnectionRow) -> Result<(), StoreError> {
     let request = other_request(&row);
     let mut ending = ConnectionRow::new(row.peer, Step::Ending, row.since_ms, None);
     ending.request = request;
@@ -173,13 +173,11 @@ impl Client {
         let now_ms = self.api().now_ms();
         let members = mls::members(group);
         let peer_is_in = members.iter().any(|member| member.user_id() == row.peer);
-        let is_private = members.iter().all(|member| {
-            let user = member.user_id();
-            user == row.peer || user == *self.user_id()
-        });
         match row.step {
             // What the owner must not let happen: somebody else reads.
-            _ if !is_private => end(tx, row, DisconnectReason::Ended, now_ms)?,
+            _ if !is_private(group, self.user_id(), &row.peer) => {
+                end(tx, row, DisconnectReason::Ended, now_ms)?
+            }
             Step::Asking if peer_is_in => {
                 row.step = Step::Sent;
                 row.since_ms = now_ms;
@@ -253,9 +251,6 @@ pub(crate) fn after_join(
     by_itself: bool,
     now_ms: u64,
 ) -> Result<bool, Error> {
-    if mls::group_type(group.extensions()) != Some(GroupType::Connection) {
-        return Ok(false);
-    }
     if tx.is_to_end(id)? {
         return Ok(true);
     }
@@ -266,7 +261,9 @@ pub(crate) fn after_join(
         row.todo &= !TO_TELL;
         tx.put_connection(&row)?;
         let is_accepted = row.step == Step::Accepting;
-        if is_accepted && !is_of_two(group, own, &row.peer) {
+        // Before the peer is added, there is nobody else.
+        let is_begun = row.step == Step::Asking && is_private(group, own, &row.peer);
+        if !is_begun && !is_of_two(group, own, &row.peer) {
             // Another group than what was asked for.
             end(tx, row, DisconnectReason::Ended, now_ms)?;
             return Ok(true);
@@ -277,9 +274,12 @@ pub(crate) fn after_join(
         }
         return Ok(is_accepted);
     }
+    if mls::kind_of(group) != GroupType::Connection {
+        return Ok(false);
+    }
     let members = mls::members(group);
     let peer = members.iter().map(ClientId::user_id).find(|u| u != own);
-    let Some(peer) = peer else {
+    let Some(peer) = peer.filter(|peer| is_of_two(group, own, peer)) else {
         return Ok(false);
     };
     let known = tx.connection(&peer)?;
@@ -303,13 +303,19 @@ pub(crate) fn after_join(
 pub(crate) fn is_of_two(group: &MlsGroup, own: &UserId, peer: &UserId) -> bool {
     let members = mls::members(group);
     let is_of = |user: &UserId| members.iter().any(|member| member.user_id() == *user);
-    let others = members.iter().filter(|member| {
-        let user = member.user_id();
-        user != *own && user != *peer
-    });
-    mls::group_type(group.extensions()) == Some(GroupType::Connection)
+    mls::kind_of(group) == GroupType::Connection
         && is_of(own)
         && is_of(peer)
-        && others.count() == 0
-        && members.len() == group.members().count()
+        && is_private(group, own, peer)
+}
+
+/// Whether there is nobody but these two users in a group.
+fn is_private(group: &MlsGroup, own: &UserId, peer: &UserId) -> bool {
+    let members = mls::members(group);
+    let is_known = |member: &ClientId| {
+        let user = member.user_id();
+        user == *own || user == *peer
+    };
+    // Whoever has no name of a client is somebody, too.
+    members.iter().all(is_known) && members.len() == group.members().count()
 }

@@ -183,7 +183,7 @@ impl Client {
                 let owner = tx.owner(&id)?;
                 let owner = owner.ok_or_else(|| Error::UnknownGroup(id.clone()))?;
                 if let Some(connection) = tx.connection_of(&id)? {
-                    connections::leave_off(tx, connection)?;
+                    connections::withdraw_later(tx, connection)?;
                 }
                 tx.delete_ending(&id)?;
                 tx.delete_pending(&id)?;

@@ -174,7 +174,9 @@ impl Client {
                 tracing::debug!(%error, "a Welcome is left out");
                 refused()
             })?;
-        if !self.may_join(&group, peer, by.as_ref()) {
+        let kind = mls::kind_of(&group);
+        let is_other = tx.group_type(group_id)?.is_some_and(|known| known != kind);
+        if is_other || !self.may_join(&group, peer, by.as_ref()) {
             return Err(refused());
         }
         let used = tx
@@ -187,7 +189,7 @@ impl Client {
         }
         let epoch = group.epoch().as_u64();
         tx.replace_group(group_id, &pending.owner, epoch, by_last_resort)?;
-        tx.set_group_type(group_id, mls::kind_of(&group))?;
+        tx.set_group_type(group_id, kind)?;
         let now_ms = self.api().now_ms();
         tx.set_updated_ms(group_id, now_ms)?;
         let is_again = tx.has_rejoined(group_id, now_ms)?;

@@ -101,9 +101,9 @@ impl Client {
                 self.merge_own_commit(tx, row)?;
             }
             Operation::Delete => {
-                // Whoever deletes the group of a connection need not be told.
+                // Whoever deletes the group of a connection need not be told; the provider has to.
                 if let Some(connection) = tx.connection_of(&row.group)? {
-                    connections::leave_off(tx, connection)?;
+                    connections::withdraw_later(tx, connection)?;
                 }
                 end_group(tx, &row.group, now_ms)?;
             }

@@ -675,3 +675,62 @@ async fn a_name_of_a_group_in_a_request_keeps_nobody_out() {
     assert_eq!(disconnected(&events), [DisconnectReason::Ended]);
     assert_eq!(bob.client.groups().await.unwrap(), [group]);
 }
+
+#[tokio::test]
+async fn who_accepts_late_does_not_end_up_among_strangers() {
+    let scene = Scene::new();
+    let (alice, bob) = strangers(&scene).await;
+    scene.world.next_group_id(b"the same name");
+    alice.client.connect(bob.client.user_id()).await.unwrap();
+    received(&bob).await;
+    // Her provider shows another group in the place of theirs.
+    scene.world.end_quietly(b"the same name");
+    let mallory = scene.party("a.example", "mallory").await;
+    scene.world.next_group_id(b"the same name");
+    let group = mallory.client.create_group().await.unwrap();
+    add(&mallory, &group, &bob).await;
+    let gone = DsError::new(DsErrorCode::EPOCH_NOT_KEPT, "too late");
+    scene.world.plan("welcome_info", Mishap::Refuse(gone));
+    let accepted = bob.client.accept(alice.client.user_id()).await;
+    assert!(matches!(accepted, Err(Error::NoRequest(_))), "{accepted:?}");
+    // Not even for a moment.
+    assert_eq!(scene.world.seen("external_join").len(), 1);
+    assert_eq!(scene.world.seen("update_client").len(), 0);
+    let events = received(&bob).await;
+    assert_eq!(disconnected(&events), [DisconnectReason::Ended]);
+    assert!(
+        events
+            .iter()
+            .all(|event| !matches!(event, Event::Connected { .. })),
+        "{events:?}"
+    );
+    assert_eq!(states(&bob).await, []);
+    // Nor may she add him to groups.
+    let other = alice.client.create_group().await.unwrap();
+    let added = alice.client.add_user(&other, bob.client.user_id()).await;
+    assert!(matches!(added, Err(Error::NoConsent(_))), "{added:?}");
+}
+
+#[tokio::test]
+async fn who_deletes_or_forgets_a_connection_group_consents_no_longer() {
+    let scene = Scene::new();
+    for forgets in [false, true] {
+        let alice = scene.party("a.example", &format!("alice{forgets}")).await;
+        let bob = scene.party("b.example", &format!("bob{forgets}")).await;
+        let group = alice.client.connect(bob.client.user_id()).await.unwrap();
+        received(&bob).await;
+        bob.client.accept(alice.client.user_id()).await.unwrap();
+        received(&bob).await;
+        received(&alice).await;
+        if forgets {
+            bob.client.forget_group(&group).await.unwrap();
+        } else {
+            bob.client.delete_group(&group).await.unwrap();
+        }
+        received(&bob).await;
+        assert_eq!(states(&bob).await, []);
+        let other = alice.client.create_group().await.unwrap();
+        let added = alice.client.add_user(&other, bob.client.user_id()).await;
+        assert!(matches!(added, Err(Error::NoConsent(_))), "{added:?}");
+    }
+}
