@@ -145,3 +145,45 @@ async fn a_second_device_is_let_in_by_the_first_and_comes_into_the_conversations
     laptop.writes("from the laptop").await;
     alice.until("message 1 alice@a.example/laptop ").await;
 }
+
+#[tokio::test]
+async fn a_provider_of_others_that_is_away_holds_up_nothing_else() {
+    let (mut a, _b, _alice, mut bob) = pair().await;
+    // What Alice began is at her provider; Bob's own one is there.
+    a.kill().await;
+    bob.types("to nobody").await;
+    bob.until("sending 1 to nobody").await;
+    let people = bob.does("/people").await;
+    assert!(people.contains(&"person alice@a.example connected".to_owned()));
+    bob.does("/new notes").await;
+    bob.writes("to myself").await;
+    a.restart().await;
+    bob.until("sent 1 to nobody").await;
+}
+
+#[tokio::test]
+async fn a_device_that_lost_its_state_keeps_its_history_and_comes_back() {
+    let (_a, _b, mut alice, mut bob) = pair().await;
+    bob.writes("before").await;
+    alice.until("message 1 ").await;
+    let (status, _) = alice.closes().await;
+    assert!(status.success());
+    alice.loses_state();
+    let lines = alice.open().await;
+    assert!(
+        lines.contains(&"open 1 bob@b.example".to_owned()),
+        "{lines:?}"
+    );
+    let history = alice.does("/history").await;
+    assert!(
+        history.iter().any(|line| line.ends_with(" before")),
+        "{history:?}"
+    );
+    bob.writes("is anybody there?").await;
+    alice.until("event 1 joined again").await;
+    bob.writes("after").await;
+    let lines = alice.until("message 1 ").await;
+    assert_eq!(texts(&lines), ["after"]);
+    alice.writes("here I am").await;
+    bob.until("message 1 ").await;
+}

@@ -100,6 +100,18 @@ impl Person {
         count.is_ok_and(|count| count > 0)
     }
 
+    /// The library's database is gone; the key beside it is not.
+    pub(crate) fn loses_state(&self) {
+        let folder = self.state.path().join(&self.name).join(&self.device);
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if name.starts_with("keys.db") && !name.ends_with(".key") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+    }
+
     fn chat(&mut self) -> &mut Chat {
         self.chat.as_mut().unwrap()
     }
