@@ -18,11 +18,12 @@ use crate::api::Api;
 use crate::error::Error;
 use crate::events::Event;
 use crate::mls;
-use crate::settle::{Retry, load};
+use crate::settle::load;
 use crate::store::{AccountRow, Store};
 use crate::stream::Events;
 use crate::transport::ConnectOptions;
-use crate::upkeep::{Errand, LOOK_EVERY_MS};
+use crate::upkeep::LOOK_EVERY_MS;
+use crate::waits::Waits;
 
 /// How many events are handed out at once, at most.
 const MAX_EVENTS: u32 = 256;
@@ -40,10 +41,8 @@ struct Inner {
     cipher_suite: CipherSuite,
     /// Held by whoever has a request to the group's owner under way.
     group_locks: Mutex<HashMap<GroupId, Arc<tokio::sync::Mutex<()>>>>,
-    /// Groups in which a stored request got no answer.
-    retries: Mutex<HashMap<GroupId, Retry>>,
-    /// What this client tried to do of its own accord, and is to try again.
-    errands: Mutex<HashMap<Errand, Retry>>,
+    /// What is to be tried again.
+    waits: Waits,
     /// There was a look at KeyPackages since the start.
     has_looked: AtomicBool,
     /// Groups in which this client's keys are to be changed, and when there was a look for such.
@@ -116,8 +115,7 @@ impl Client {
                 user: account.client.user_id(),
                 cipher_suite: account.cipher_suite,
                 group_locks: Mutex::default(),
-                retries: Mutex::default(),
-                errands: Mutex::default(),
+                waits: Waits::default(),
                 has_looked: AtomicBool::new(false),
                 old_leaves: Mutex::default(),
                 connecting: tokio::sync::Mutex::default(),
@@ -353,25 +351,8 @@ impl Client {
         &self.inner.new_events
     }
 
-    pub(crate) fn retry_of(&self, group: &GroupId) -> Option<Retry> {
-        let retries = self
-            .inner
-            .retries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        retries.get(group).copied()
-    }
-
-    pub(crate) fn set_retry(&self, group: &GroupId, retry: Option<Retry>) {
-        let mut retries = self
-            .inner
-            .retries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match retry {
-            Some(retry) => retries.insert(group.clone(), retry),
-            None => retries.remove(group),
-        };
+    pub(crate) fn waits(&self) -> &Waits {
+        &self.inner.waits
     }
 
     /// Whether there was a look at KeyPackages since the start.
@@ -404,27 +385,6 @@ impl Client {
 
     pub(crate) fn forget_old_leaf(&self, group: &GroupId) {
         self.leaves().0.retain(|old| old != group);
-    }
-
-    pub(crate) fn errand_retry(&self, errand: &Errand) -> Option<Retry> {
-        let errands = self
-            .inner
-            .errands
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        errands.get(errand).copied()
-    }
-
-    pub(crate) fn set_errand_retry(&self, errand: Errand, retry: Option<Retry>) {
-        let mut errands = self
-            .inner
-            .errands
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match retry {
-            Some(retry) => errands.insert(errand, retry),
-            None => errands.remove(&errand),
-        };
     }
 
     fn group_mutex(&self, group: &GroupId) -> Arc<tokio::sync::Mutex<()>> {

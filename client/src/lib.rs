@@ -82,6 +82,7 @@ mod store;
 mod stream;
 mod transport;
 mod upkeep;
+mod waits;
 
 pub use account::{DeviceRequest, NewDevice};
 pub use client::Client;

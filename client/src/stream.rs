@@ -77,6 +77,7 @@ impl Events {
                 Ok(()) => self.failures = 0,
                 Err(error @ (Error::Unreachable { .. } | Error::BadAnswer { .. })) => {
                     tracing::debug!(%error, "the queue's connection");
+                    self.client.provider_is_away();
                     self.connection = None;
                     self.pause().await;
                 }
@@ -104,6 +105,7 @@ impl Events {
     async fn wait(&mut self) -> Result<(), Error> {
         if self.connection.is_none() {
             self.connection = Some(connect(&self.client).await?);
+            self.client.provider_is_there();
             // What happened while there was no connection is pending, or comes now.
             self.look = true;
         }

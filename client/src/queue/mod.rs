@@ -63,7 +63,7 @@ impl Client {
             cursor: cursor.clone(),
             wait_ms,
         });
-        match self.api().call(read, wait).await? {
+        match self.note_read(self.api().call(read, wait).await)? {
             ClientResponseBody::Queue { items } => Ok((cursor, items.into_vec())),
             _ => Err(self.api().bad_answer("no queue")),
         }
@@ -107,6 +107,7 @@ impl Client {
                         }
                         this.take(tx, &item)?;
                         tx.set_cursor(&item.cursor)?;
+                        this.owner_is_there(tx, &item.sender)?;
                         Ok::<_, Error>(true)
                     })
                     .await?;

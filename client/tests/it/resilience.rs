@@ -3,7 +3,7 @@
 use moh_client::{DsError, DsErrorCode, Error, Event, Fault, Operation, Outcome, Reason};
 
 use crate::fake::Mishap;
-use crate::scene::{Scene, add, received, texts};
+use crate::scene::{SOON, Scene, add, received, texts};
 
 #[tokio::test]
 async fn a_lost_answer_to_a_message_leads_to_the_same_bytes() {
@@ -478,4 +478,38 @@ async fn a_message_that_a_removal_overtakes_is_refused_once() {
         "{events:?}"
     );
     assert!(texts(&received(&alice).await).is_empty());
+}
+
+#[tokio::test]
+async fn what_waits_goes_out_when_the_provider_is_back() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    received(&alice).await;
+    for _ in 0..2 {
+        scene.world.plan("send_message", Mishap::LoseRequest);
+    }
+    scene.world.plan("read_queue", Mishap::LoseRequest);
+    alice.client.send(&group, "hello").await.unwrap_err();
+    // The second attempt fails, too, and then the queue cannot be read.
+    let read = alice.client.receive(SOON).await;
+    assert!(matches!(read, Err(Error::Unreachable { .. })), "{read:?}");
+    alice.client.receive(SOON).await.unwrap();
+    assert_eq!(texts(&received(&bob).await), ["hello"]);
+}
+
+#[tokio::test]
+async fn what_waits_goes_out_when_the_owner_is_back() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    received(&bob).await;
+    for _ in 0..2 {
+        scene.world.plan("send_message", Mishap::LoseRequest);
+    }
+    bob.client.send(&group, "hello").await.unwrap_err();
+    assert_eq!(bob.client.receive(SOON).await.unwrap(), []);
+    assert_eq!(texts(&received(&alice).await), [""; 0]);
+    alice.client.send(&group, "are you there?").await.unwrap();
+    let events = bob.client.receive(SOON).await.unwrap();
+    assert_eq!(texts(&events), ["are you there?"]);
+    assert_eq!(texts(&received(&alice).await), ["hello"]);
 }
