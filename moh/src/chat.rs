@@ -71,7 +71,21 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     // What a provider says may be in it.
     Box::pin(begin(arguments))
         .await
-        .map_err(|error| anyhow!(escape::line(&format!("{error:#}"))))
+        .map_err(|error| anyhow!(escape::line(&told(&error))))
+}
+
+/// Whether nobody reads stdout any more: `head`, say, has what it wanted.
+fn is_unread(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref().map(std::io::Error::kind);
+    kind == Some(std::io::ErrorKind::BrokenPipe)
+}
+
+/// What ends the chat. The library's errors say themselves what is behind them.
+fn told(error: &anyhow::Error) -> String {
+    match error.downcast_ref() {
+        Some(error) => driver::words(error),
+        None => format!("{error:#}"),
+    }
 }
 
 async fn begin(arguments: Arguments) -> Result<()> {
@@ -95,7 +109,14 @@ async fn begin(arguments: Arguments) -> Result<()> {
     if arguments.plain {
         let mut plain = Plain::new();
         let ready = Box::pin(open(options, &place, &client, &mut plain)).await?;
-        plain.run(ready.0, ready.1).await
+        let end = plain.run(ready.0, ready.1).await;
+        end.or_else(|error| {
+            if is_unread(&error) {
+                Ok(())
+            } else {
+                Err(error)
+            }
+        })
     } else {
         let mut asks = tui::Questions;
         let ready = Box::pin(open(options, &place, &client, &mut asks)).await?;

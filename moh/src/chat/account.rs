@@ -13,6 +13,9 @@ use super::names::{short, short_client};
 /// How many groups a device can be added to before it has to be online again.
 pub(crate) const KEY_PACKAGES: usize = 50;
 
+/// How long a signature of Ed25519 is, in hexadecimal.
+const SIGNATURE_DIGITS: usize = 128;
+
 /// Where the state of a device is.
 pub(crate) struct Place {
     pub(crate) library: PathBuf,
@@ -75,6 +78,10 @@ impl Way {
         for root in &self.roots {
             let pem = std::fs::read(root)
                 .with_context(|| format!("{} cannot be read", root.display()))?;
+            let begin = b"-----BEGIN CERTIFICATE-----";
+            if !pem.windows(begin.len()).any(|part| part == begin) {
+                bail!("{} has no certificate (PEM) in it", root.display());
+            }
             options = options.root_certificate_pem(pem);
         }
         if let Some(invitation) = &self.invitation {
@@ -136,16 +143,22 @@ async fn register(
     let new = NewDevice::prepare(options.clone(), &place.library, client.clone()).await?;
     let code = show_code(client, new.request().signature_key.as_slice());
     let question = format!(
-        "{} does not take {} just so ({refused}).\n\
+        "{} does not take {} just so: the name is taken, or an invitation is needed.\n\
          If you are new there, enter your invitation code.\n\
          If you are there with another device, type there:\n  /link {code}\n\
          and enter here what it answers.",
         user.provider(),
         short_client(client),
     );
-    let Some(answer) = asks.ask(&question).await else {
+    let Some(mut answer) = asks.ask(&question).await else {
         return Err(refused.into());
     };
+    while is_cut_off(&answer) {
+        match asks.ask("").await {
+            Some(more) if !more.trim().is_empty() => answer.push_str(&more),
+            _ => break,
+        }
+    }
     match read_authorization(&answer, new.request()) {
         Some(authorization) => Ok(new.register(authorization).await?),
         None => {
@@ -179,17 +192,30 @@ pub(crate) fn show_authorization(authorization: &ClientAuthorization) -> String 
     format!("{device}:{}:{signature}", authorization.not_after)
 }
 
-/// The authorization of the device that asks. It may be copied from a screen, over several rows
-/// with something between them.
-fn read_authorization(text: &str, request: DeviceRequest) -> Option<ClientAuthorization> {
+/// The parts of an authorization: the device that gives it, until when it is valid, and the
+/// signature. It may be copied from a screen, over several rows with something between them.
+fn parts(text: &str) -> Option<(String, u64, String)> {
     let is_part = |c: &char| c.is_ascii_alphanumeric() || ":._~-".contains(*c);
     let text: String = text.chars().filter(is_part).collect();
     let mut parts = text.splitn(3, ':');
-    let device = parts.next()?;
+    let device = parts.next()?.to_owned();
     let not_after = parts.next()?.parse().ok()?;
-    let signature = Signature::new(hex::decode(parts.next()?).ok()?).ok()?;
+    Some((device, not_after, parts.next()?.to_owned()))
+}
+
+/// Whether it is the beginning of an authorization: the first row of several.
+fn is_cut_off(text: &str) -> bool {
+    parts(text).is_some_and(|(_, _, signature)| {
+        signature.len() < SIGNATURE_DIGITS && signature.bytes().all(|c| c.is_ascii_hexdigit())
+    })
+}
+
+/// The authorization of the device that asks.
+fn read_authorization(text: &str, request: DeviceRequest) -> Option<ClientAuthorization> {
+    let (device, not_after, signature) = parts(text)?;
+    let signature = Signature::new(hex::decode(signature).ok()?).ok()?;
     Some(ClientAuthorization {
-        authorizer: ClientId::new(&request.client.user_id(), device).ok()?,
+        authorizer: ClientId::new(&request.client.user_id(), &device).ok()?,
         client: request.client,
         scheme: request.scheme,
         signature_key: request.signature_key,
@@ -225,7 +251,10 @@ mod tests {
         };
         let text = show_authorization(&authorization);
         let (one, two) = text.split_at(40);
+        // What a terminal gives by the line is put together again.
+        assert!(is_cut_off(&format!("│ {one}  │\n")));
         let copied = format!("│ {one}  │\n│ {two} │\n");
+        assert!(!is_cut_off(&copied));
         assert_eq!(
             read_authorization(&copied, request.clone()),
             Some(authorization)
@@ -233,6 +262,7 @@ mod tests {
         // An invitation code is none.
         for code in ["", "7F3K-9QXW", "a:b:c", "a:1:zz"] {
             assert_eq!(read_authorization(code, request.clone()), None, "{code}");
+            assert!(!is_cut_off(code), "{code}");
         }
     }
 }

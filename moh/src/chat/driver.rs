@@ -9,6 +9,8 @@ use moh_client::{Client, Clock, Event, Random};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 
+pub(crate) use calls::words;
+
 use super::history::History;
 use super::model::{Effect, Input, Model, Number, Report, SendResult, Write};
 

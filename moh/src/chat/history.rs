@@ -7,7 +7,7 @@ mod tests;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use moh_messages::{ClientId, GroupId};
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use sha2::{Digest, Sha256};
@@ -62,12 +62,11 @@ impl History {
                 .downcast_ref::<rusqlite::Error>()
                 .and_then(rusqlite::Error::sqlite_error_code)
                 == Some(rusqlite::ErrorCode::DatabaseBusy);
-            let context = if is_busy {
-                "a chat of this device is running already"
-            } else {
-                "the history cannot be used"
-            };
-            error.context(format!("{context}: {}", path.display()))
+            let path = path.display();
+            if is_busy {
+                return anyhow!("a chat of this device is running already, with {path}");
+            }
+            error.context(format!("the history cannot be used: {path}"))
         })
     }
 

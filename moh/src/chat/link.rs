@@ -22,6 +22,26 @@ struct WatchedSocket {
     to: UnboundedSender<Message>,
 }
 
+/// Why there is no connection, without what the layers in between say of themselves.
+pub(crate) fn reason(error: &TransportError) -> String {
+    let text = error.to_string();
+    let mut rest = text.as_str();
+    for between in [
+        "error sending request: ",
+        "client error (Connect): ",
+        "client error (SendRequest): ",
+        "tcp connect error: ",
+        "dns error: ",
+        "error resolving DNS: ",
+    ] {
+        rest = rest.strip_prefix(between).unwrap_or(rest);
+    }
+    if rest.ends_with(": UnknownIssuer") {
+        return format!("{rest} (to trust it: --root CERT.pem)");
+    }
+    rest.to_owned()
+}
+
 fn tell(to: &UnboundedSender<Message>, link: Link) {
     // The other end is gone when the chat ends.
     let _ = to.send(Message::Input(Input::Link(link)));
@@ -34,7 +54,7 @@ fn told<T>(
 ) -> Result<T, TransportError> {
     match &result {
         Ok(_) => tell(to, Link::Online),
-        Err(error) => tell(to, Link::Offline(error.to_string())),
+        Err(error) => tell(to, Link::Offline(reason(error))),
     }
     result
 }
@@ -57,7 +77,7 @@ impl QueueSocket for WatchedSocket {
     async fn send(&mut self, message: Vec<u8>) -> Result<(), TransportError> {
         let result = self.inner.send(message).await;
         if let Err(error) = &result {
-            tell(&self.to, Link::Offline(error.to_string()));
+            tell(&self.to, Link::Offline(reason(error)));
         }
         result
     }

@@ -199,9 +199,9 @@ pub(crate) enum Answer {
     Blocked(Vec<Target>),
     Devices(Vec<Row>),
     Trusted(Trusted),
-    /// Whether some were added, and whether some could not be yet.
+    /// Into which groups some were added, and whether some could not be yet.
     TakenAlong {
-        added: bool,
+        added: Vec<GroupId>,
         missing: bool,
     },
     /// What the new device has to be given.
@@ -442,6 +442,11 @@ impl Model {
 
     fn take_along(&mut self) -> Effect {
         self.call(Call::TakeAlong(self.trusted.clone()))
+    }
+
+    /// For a group that is new here: nobody else adds this user's other devices to it.
+    fn take_along_into_new(&mut self) -> Option<Effect> {
+        (!self.trusted.is_empty()).then(|| self.take_along())
     }
 
     fn ask_members(&mut self, number: Number) -> Option<Effect> {

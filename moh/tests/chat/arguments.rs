@@ -49,12 +49,44 @@ fn a_provider_that_is_not_there_is_said() {
     let output = run(&[&["alice@a.example"], &nowhere[..]].concat(), "");
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("a.example"), "{said}");
+    // Once, and in words for people.
+    assert_eq!(said.matches("Connection refused").count(), 1, "{said}");
+    assert!(
+        said.starts_with("moh: a.example cannot be reached: Connection refused"),
+        "{said}"
+    );
     let root = folder.path().join("nothing.pem");
     let root = ["--root", root.to_str().unwrap()];
-    let output = run(&[&["alice@a.example"], &nowhere[..], &root].concat(), "");
+    for _ in 0..2 {
+        // It is not there; then it has no certificate in it.
+        let output = run(&[&["alice@a.example"], &nowhere[..], &root].concat(), "");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("nothing.pem"), "{said}");
+        std::fs::write(root[1], "nothing").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_is_not_trusted_is_said_and_how_to_trust_it() {
+    let server = Server::start("a.example").await;
+    let folder = tempfile::tempdir().unwrap();
+    let connect = server.address.to_string();
+    let arguments = [
+        "alice@a.example",
+        "--plain",
+        "--state",
+        folder.path().to_str().unwrap(),
+        "--connect",
+        &connect,
+    ];
+    let output = run(&arguments, "");
+    assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("nothing.pem"), "{said}");
+    assert_eq!(
+        said,
+        "moh: a.example cannot be reached: invalid peer certificate: UnknownIssuer \
+         (to trust it: --root CERT.pem)\n"
+    );
 }
 
 #[tokio::test]

@@ -144,6 +144,15 @@ async fn a_second_device_is_let_in_by_the_first_and_comes_into_the_conversations
     laptop.opens("bob").await;
     laptop.writes("from the laptop").await;
     alice.until("message 1 alice@a.example/laptop ").await;
+    // What is made later has both of them too, and its name.
+    alice.does("/new trip bob").await;
+    laptop.until("conversation 2 trip").await;
+    bob.until("conversation 2 trip").await;
+    bob.opens("trip").await;
+    bob.writes("to the trip").await;
+    for device in [&mut alice, &mut laptop] {
+        device.until("message 2 bob@b.example/terminal ").await;
+    }
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! What the library is asked, and its errors in words.
 
-use moh_client::{BlockTarget, Client, ConnectionState, DeviceRequest, Error};
+use moh_client::{BlockTarget, Client, ConnectionState, Device, DeviceRequest, Error};
 use moh_messages::client_api::ClientAuthorization;
 use moh_messages::{ClientId, DsErrorCode, GroupId, PublicKey, SignatureScheme, UserId};
 
 use crate::chat::account;
+use crate::chat::link::reason;
 use crate::chat::model::{Answer, Call, Known, Person, Row, SendResult, Trusted};
 use crate::chat::names::{Target, short, short_client};
 use crate::chat::time;
@@ -41,7 +42,7 @@ async fn ask(client: &Client, what: Call) -> Result<Answer, Error> {
         }
         Call::Devices => devices(client).await,
         Call::Authorize(code) => authorize(client, &code),
-        Call::DeleteDevice(device) => client.delete_device(&device).await.map(|()| Answer::Done),
+        Call::DeleteDevice(device) => delete_device(client, &device).await,
         Call::TakeAlong(trusted) => take_along(client, &trusted).await,
         Call::Trust(device) => trust(client, device).await,
     }
@@ -143,7 +144,7 @@ async fn blocked(client: &Client) -> Result<Answer, Error> {
 /// Puts the devices that the user knows, where they have the keys that these had, into all
 /// groups that this one is in.
 async fn take_along(client: &Client, trusted: &[Trusted]) -> Result<Answer, Error> {
-    let (mut added, mut missing) = (false, false);
+    let (mut added, mut missing) = (Vec::new(), false);
     if trusted.is_empty() {
         return Ok(Answer::TakenAlong { added, missing });
     }
@@ -168,7 +169,7 @@ async fn take_along(client: &Client, trusted: &[Trusted]) -> Result<Answer, Erro
         let lacks = |device: &&ClientId| !members.contains(device);
         for device in devices.iter().map(|device| &device.client).filter(lacks) {
             match client.add_device(&group, device).await {
-                Ok(_) => added = true,
+                Ok(_) => added.push(group.clone()),
                 Err(Error::AlreadyMember(_)) => {}
                 Err(error) => {
                     tracing::info!(%error, "{device} is not added yet");
@@ -182,11 +183,22 @@ async fn take_along(client: &Client, trusted: &[Trusted]) -> Result<Answer, Erro
 
 /// The key that a device has now.
 async fn trust(client: &Client, device: ClientId) -> Result<Answer, Error> {
-    let devices = client.devices().await?;
-    let found = devices.into_iter().find(|known| known.client == device);
-    let found = found.ok_or_else(|| Error::NotMember(device.to_string()))?;
+    let found = find_device(client, &device).await?;
     let key = found.signature_key.as_slice().to_vec();
     Ok(Answer::Trusted((found.client, key)))
+}
+
+/// To delete a device that is not there would be no error for the library.
+async fn delete_device(client: &Client, device: &ClientId) -> Result<Answer, Error> {
+    find_device(client, device).await?;
+    client.delete_device(device).await?;
+    Ok(Answer::Done)
+}
+
+async fn find_device(client: &Client, device: &ClientId) -> Result<Device, Error> {
+    let devices = client.devices().await?;
+    let found = devices.into_iter().find(|known| known.client == *device);
+    found.ok_or_else(|| Error::NotMember(device.to_string()))
 }
 
 async fn devices(client: &Client) -> Result<Answer, Error> {
@@ -223,15 +235,22 @@ fn authorize(client: &Client, code: &str) -> Result<Answer, Error> {
 pub(crate) fn words(error: &Error) -> String {
     match error {
         Error::Unreachable { provider, source } => {
-            format!("{provider} cannot be reached: {source}")
+            format!("{provider} cannot be reached: {}", reason(source))
         }
         Error::Unsettled { cause, .. } => {
             format!("not answered yet, it goes on by itself: {}", words(cause))
         }
         Error::NoConsent(user) => {
             let user = short(user);
-            format!("there is no {user}, or you are not connected: /connect {user}")
+            format!("not connected (/connect {user}), or there is no such user")
         }
+        Error::NoSuchUser(user) => {
+            let user = short(user);
+            format!("there is no {user}, or they do not want to be asked")
+        }
+        Error::OwnUser(_) => "that is you".to_owned(),
+        Error::NoRequest(user) => format!("{} does not ask, or not any more", short(user)),
+        Error::AlreadyConnected(user) => format!("{} is connected already", short(user)),
         Error::NoKeyPackage(user) => format!("{} cannot be added now", short(user)),
         Error::BadKeyPackage { client, detail } => {
             format!("{} cannot be added: {detail}", short_client(client))

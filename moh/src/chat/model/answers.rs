@@ -21,7 +21,7 @@ impl Model {
         let answer = match result {
             Ok(answer) => answer,
             // Without a connection, say.
-            Err(_) if matches!(what, Call::TakeAlong(_)) => return self.taken_along(false, true),
+            Err(_) if matches!(what, Call::TakeAlong(_)) => return self.taken_along(&[], true),
             Err(text) => return failed(&what, &text),
         };
         match what {
@@ -117,7 +117,7 @@ impl Model {
     fn device_answered(&mut self, what: Call, answer: Answer) -> Vec<Effect> {
         match (what, answer) {
             (Call::TakeAlong(_), Answer::TakenAlong { added, missing }) => {
-                self.taken_along(added, missing)
+                self.taken_along(&added, missing)
             }
             (Call::Devices, Answer::Devices(rows)) => listing("your devices", rows),
             (Call::Authorize(_), Answer::Authorization { code, device }) => {
@@ -163,12 +163,18 @@ impl Model {
         standing: Standing,
     ) -> (Number, Vec<Effect>) {
         let (number, mut effects) = self.ensure(group);
-        if let Some(conversation) = self.conversation_mut(number) {
-            conversation.peer = Some(user.clone());
-            conversation.standing = standing;
+        let Some(conversation) = self.conversation_mut(number) else {
+            return (number, effects);
+        };
+        let is_new = conversation.peer.replace(user.clone()).as_ref() != Some(user);
+        let has_changed = is_new || conversation.standing != standing;
+        conversation.standing = standing;
+        if has_changed {
+            effects.push(Effect::Write(Write::Conversation(number)));
         }
-        effects.push(Effect::Write(Write::Conversation(number)));
-        effects.push(Effect::Report(Report::Conversation(number)));
+        if is_new {
+            effects.push(Effect::Report(Report::Conversation(number)));
+        }
         (number, effects)
     }
 
@@ -195,6 +201,7 @@ impl Model {
         let text = format!("you and {} are connected", short(user));
         effects.extend(self.add_event(number, now_ms, text));
         effects.extend(self.ask_members(number));
+        effects.extend(self.take_along_into_new());
         effects.extend(self.pump(number));
         if self.open.is_none() {
             effects.extend(self.open_conversation(number));
@@ -264,6 +271,7 @@ impl Model {
         effects.push(Effect::Report(Report::Conversation(number)));
         effects.extend(self.add_event(number, now_ms, text));
         effects.extend(self.open_conversation(number));
+        effects.extend(self.take_along_into_new());
         if users.is_empty() {
             effects.extend(self.ask_members(number));
             effects.push(done(said));
@@ -368,11 +376,14 @@ impl Model {
     }
 
     /// A new device has no KeyPackages in its first moments, and may lack them later too.
-    fn taken_along(&mut self, added: bool, missing: bool) -> Vec<Effect> {
+    fn taken_along(&mut self, added: &[GroupId], missing: bool) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if added {
-            let numbers: Vec<_> = self.conversations.iter().map(|c| c.number).collect();
-            effects.extend(numbers.into_iter().filter_map(|n| self.ask_members(n)));
+        let mut numbers: Vec<_> = added.iter().filter_map(|g| self.number_of(g)).collect();
+        numbers.dedup();
+        for number in numbers {
+            // It does not know what the group is called.
+            effects.extend(self.announce_name(number));
+            effects.extend(self.ask_members(number));
         }
         self.take_failures = if missing { self.take_failures + 1 } else { 0 };
         if missing && self.take_failures <= MAX_TAKE_FAILURES {

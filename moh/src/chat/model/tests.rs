@@ -55,7 +55,7 @@ impl Chat {
         chat.answer_call(|call| *call == Call::Blocked, Ok(blocked));
         chat.answer_call(|call| *call == Call::Refill, Ok(Answer::Done));
         let taken = Answer::TakenAlong {
-            added: false,
+            added: Vec::new(),
             missing: false,
         };
         chat.answer_call(|call| matches!(call, Call::TakeAlong(_)), Ok(taken));

@@ -297,13 +297,17 @@ fn a_device_that_is_let_in_is_taken_along_as_soon_as_it_can_be() {
     }
     // Not for ever.
     chat.answer(Ok(Answer::TakenAlong {
-        added: true,
+        added: vec![group(1)],
         missing: true,
     }));
     let members = ["alice@a.example/phone", "alice@a.example/pc"];
     chat.members(1, &members);
     assert_eq!(chat.model.conversation(1).unwrap().members.len(), 2);
-    assert_eq!(chat.effects, []);
+    // It does not know yet what the group is called.
+    let name = Content::name("run-4", "trip").encode();
+    assert_eq!(chat.sends(), [name]);
+    let is_later = |effect: &Effect| matches!(effect, Effect::TakeAlongLater { .. });
+    assert!(!chat.effects.iter().any(is_later));
 }
 
 #[test]
