@@ -320,14 +320,17 @@ async fn a_user_has_so_many_requests_to_decide_on_at_most() {
         carol.states().await,
         [(first.clone(), ConnectionState::Asked)]
     );
-    // Once there is room, the same deliveries are taken.
+    // Once there is room, the same deliveries are looked at: the first is taken, and its queue is
+    // not there for another request.
     let decline = DeclineConnection { peer: first };
     carol
         .call(ClientRequestBody::DeclineConnection(decline))
         .await;
     request.provider_auth = peer.auth();
     let told = results(&a, &peer, request).await;
-    assert_eq!(told, [DeliveryResult::Ok, DeliveryResult::Ok]);
-    assert_eq!(carol.arrived().await.len(), 2);
+    let recipients = vec![0].try_into().unwrap();
+    let used = DeliveryResult::InvalidClientQueueInformation { recipients };
+    assert_eq!(told, [DeliveryResult::Ok, used]);
+    assert_eq!(carol.arrived().await.len(), 1);
     assert_eq!(carol.states().await, [(second, ConnectionState::Asked)]);
 }
