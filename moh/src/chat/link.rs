@@ -36,7 +36,9 @@ pub(crate) fn reason(error: &TransportError) -> String {
     ] {
         rest = rest.strip_prefix(between).unwrap_or(rest);
     }
-    if rest.ends_with(": UnknownIssuer") {
+    // The number says nothing more.
+    let rest = rest.split(" (os error ").next().unwrap_or(rest);
+    if rest.ends_with(": UnknownIssuer") || rest.ends_with(": BadSignature") {
         return format!("{rest} (to trust it: --root CERT.pem)");
     }
     rest.to_owned()
