@@ -235,8 +235,13 @@ impl Client {
         let end = Instant::now() + wait;
         let mut is_over = false;
         loop {
-            let retry = self.settle_all().await?;
-            let events = self.stored_events(last).await?;
+            // What is to be done for others does not hold up what is there.
+            let mut events = self.stored_events(last).await?;
+            let mut retry = None;
+            if events.is_empty() {
+                retry = self.settle_all().await?;
+                events = self.stored_events(last).await?;
+            }
             if let Some((number, _)) = events.last() {
                 *handed_out = *number;
             }

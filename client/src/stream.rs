@@ -67,6 +67,10 @@ impl Events {
     pub async fn next(&mut self) -> Result<Event, Error> {
         loop {
             if self.look {
+                // What is to be done for others does not hold up what is there.
+                if let Some(event) = self.client.next_stored_event().await? {
+                    return Ok(event);
+                }
                 self.retry = self.client.settle_all().await?;
                 if let Some(event) = self.client.next_stored_event().await? {
                     return Ok(event);

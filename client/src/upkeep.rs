@@ -1,7 +1,7 @@
 //! What a client does of its own accord, whenever events are received: errands, each of which is
 //! tried again later if it fails, and none of which holds up another.
 
-use std::future::Future;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use moh_messages::{Attestation, GroupId, ProviderName, UserId};
@@ -48,6 +48,31 @@ impl Client {
     /// Does what is to be done now, as far as that takes not too long; when there is more to do.
     pub(crate) async fn upkeep(&self) -> Result<Option<Instant>, Error> {
         let until = Instant::now() + ROUND;
+        let rejoins = self.store().run(|tx| Ok::<_, Error>(tx.rejoins()?)).await?;
+        // There is a look at what nobody gives notice of.
+        let mut next = Some(Instant::now() + LOOK_AT_CLOCK);
+        let now_ms = self.api().now_ms();
+        for row in &rejoins {
+            let wait_ms = row.not_before_ms.saturating_sub(now_ms);
+            if wait_ms > 0 {
+                let again = Instant::now() + Duration::from_millis(wait_ms);
+                next = earlier(next, Some(again));
+            }
+        }
+        let mut errands = self.errands(&rejoins, now_ms).await?;
+        while let Some(errand) = errands.pop_front() {
+            let again = self.run(until, &errand, &rejoins).await?;
+            if errand == Errand::Renewal && again.is_none() {
+                errands.extend(self.old_leaves().into_iter().map(Errand::Update));
+            }
+            next = earlier(next, again);
+        }
+        Ok(next)
+    }
+
+    /// What is to be done: first what was not tried yet, the own keys before all else; then what
+    /// has waited longest. So nobody who gives no answer holds up the others for ever.
+    async fn errands(&self, rejoins: &[RejoinRow], now_ms: u64) -> Result<VecDeque<Errand>, Error> {
         let (peers, endings, providers) = self
             .store()
             .run(|tx| {
@@ -55,53 +80,41 @@ impl Client {
                 Ok::<_, Error>((peers, endings, tx.unverified_providers()?))
             })
             .await?;
-        // There is a look at what nobody gives notice of.
-        let mut next = Some(Instant::now() + LOOK_AT_CLOCK);
-        for peer in peers {
-            let work = self.look_after_connection(&peer);
-            let again = self
-                .run(until, Errand::Connection(peer.clone()), work)
-                .await?;
-            next = earlier(next, again);
+        let mut errands = vec![Errand::KeyPackages];
+        if self.is_renewal_due(now_ms) {
+            errands.push(Errand::Renewal);
+        } else {
+            errands.extend(self.old_leaves().into_iter().map(Errand::Update));
         }
-        for group in endings {
-            let work = self.look_after_ending(&group);
-            let again = self.run(until, Errand::Ending(group.clone()), work).await?;
-            next = earlier(next, again);
-        }
-        for provider in providers {
-            let work = self.look_after_attestations(&provider);
-            let again = self.run(until, Errand::Attestations(provider.clone()), work);
-            next = earlier(next, again.await?);
-        }
-        next = earlier(next, self.join_lost_groups(until).await?);
-        next = earlier(next, self.renew(until).await?);
-        let again = self.run(until, Errand::KeyPackages, self.look_after_key_packages());
-        next = earlier(next, again.await?);
-        Ok(next)
+        errands.extend(peers.into_iter().map(Errand::Connection));
+        errands.extend(endings.into_iter().map(Errand::Ending));
+        let due = rejoins.iter().filter(|row| row.not_before_ms <= now_ms);
+        errands.extend(due.map(|row| Errand::Rejoin(row.group.clone())));
+        errands.extend(providers.into_iter().map(Errand::Attestations));
+        errands.sort_by_key(|errand| self.errand_retry(errand).map(|retry| retry.not_before));
+        Ok(errands.into())
     }
 
-    /// Joins the groups again that this client cannot follow.
-    async fn join_lost_groups(&self, until: Instant) -> Result<Option<Instant>, Error> {
-        let rows = self.store().run(|tx| Ok::<_, Error>(tx.rejoins()?)).await?;
-        let mut next = None;
-        for row in rows {
-            let wait_ms = row.not_before_ms.saturating_sub(self.api().now_ms());
-            let again = if wait_ms > 0 {
-                Some(Instant::now() + Duration::from_millis(wait_ms))
-            } else {
-                let errand = Errand::Rejoin(row.group.clone());
-                let work = self.look_after_lost_group(&row);
-                let again = self.run(until, errand.clone(), work).await?;
-                let failures = self.errand_retry(&errand).map_or(0, |retry| retry.failures);
-                if failures >= MAX_FAILURES {
-                    self.give_up_unknown_group(&row).await?;
+    async fn work(&self, errand: &Errand, rejoins: &[RejoinRow]) -> Result<(), Error> {
+        match errand {
+            Errand::Connection(peer) => self.look_after_connection(peer).await,
+            Errand::Ending(group) => self.look_after_ending(group).await,
+            Errand::KeyPackages => self.look_after_key_packages().await,
+            Errand::Attestations(provider) => self.look_after_attestations(provider).await,
+            Errand::Rejoin(group) => {
+                let Some(row) = rejoins.iter().find(|row| row.group == *group) else {
+                    return Ok(());
+                };
+                let result = self.look_after_lost_group(row).await;
+                let failures = self.errand_retry(errand).map_or(0, |retry| retry.failures);
+                if result.is_err() && failures >= MAX_FAILURES {
+                    self.give_up_unknown_group(row).await?;
                 }
-                again
-            };
-            next = earlier(next, again);
+                result
+            }
+            Errand::Renewal => self.look_for_old_leaves(self.api().now_ms()).await,
+            Errand::Update(group) => self.look_after_leaf(group).await,
         }
-        Ok(next)
     }
 
     /// Whoever names a group that nobody here knows, and does not answer, is not asked for ever.
@@ -117,26 +130,8 @@ impl Client {
             .await
     }
 
-    /// Has the own key attested anew where half of the time is over, and changes keys in groups
-    /// where that has not happened for long.
-    async fn renew(&self, until: Instant) -> Result<Option<Instant>, Error> {
-        let now_ms = self.api().now_ms();
-        if self.is_renewal_due(now_ms) {
-            let looked = self.look_for_old_leaves(now_ms);
-            let again = self.run(until, Errand::Renewal, looked).await?;
-            if again.is_some() {
-                return Ok(again);
-            }
-        }
-        let mut next = None;
-        for group in self.old_leaves() {
-            let work = self.look_after_leaf(&group);
-            let again = self.run(until, Errand::Update(group.clone()), work).await?;
-            next = earlier(next, again);
-        }
-        Ok(next)
-    }
-
+    /// Has the own key attested anew where half of the time is over, and looks for groups in which
+    /// keys have not been changed for long.
     async fn look_for_old_leaves(&self, now_ms: u64) -> Result<(), Error> {
         self.attestation().await?;
         let old = self
@@ -212,10 +207,10 @@ impl Client {
     async fn run(
         &self,
         until: Instant,
-        errand: Errand,
-        work: impl Future<Output = Result<(), Error>>,
+        errand: &Errand,
+        rejoins: &[RejoinRow],
     ) -> Result<Option<Instant>, Error> {
-        let before = self.errand_retry(&errand);
+        let before = self.errand_retry(errand);
         if let Some(retry) = before
             && retry.not_before > Instant::now()
         {
@@ -225,16 +220,16 @@ impl Client {
             // After a look at what has arrived.
             return Ok(Some(until));
         }
-        match work.await {
+        match self.work(errand, rejoins).await {
             Ok(()) => {
-                self.set_errand_retry(errand, None);
+                self.set_errand_retry(errand.clone(), None);
                 Ok(None)
             }
             Err(error @ (Error::Store(_) | Error::AccountDeleted)) => Err(error),
             Err(error) => {
                 tracing::debug!(%error, ?errand, "an errand is tried again later");
                 let retry = self.later(before);
-                self.set_errand_retry(errand, Some(retry));
+                self.set_errand_retry(errand.clone(), Some(retry));
                 Ok(Some(retry.not_before))
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use moh_client::{ClientId, Error, Event, NotAttestedReason, ProviderName};
 
 use crate::fake::{Forgery, Mishap};
-use crate::scene::{Party, Scene, add, received};
+use crate::scene::{Party, SOON, Scene, add, received};
 
 const FORGERIES: [(Forgery, NotAttestedReason); 3] = [
     (Forgery::Signature, NotAttestedReason::Signature),
@@ -194,4 +194,23 @@ async fn a_key_that_is_new_is_asked_for() {
     desktop.client.join_group(&group, &owner()).await.unwrap();
     assert!(not_attested(&received(&alice).await).is_empty());
     assert_eq!(scene.world.seen("verification_key").len(), asked + 2);
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_answer_holds_up_no_events() {
+    let scene = Scene::new();
+    let (alice, bob, group) = scene.alice_and_bob().await;
+    received(&bob).await;
+    let carol = scene.party("c.example", "carol").await;
+    add(&alice, &group, &carol).await;
+    let gate = scene.world.hold(moh_messages::Endpoint::VerificationKey);
+    let receive = bob.client.receive(SOON);
+    let events = tokio::time::timeout(Duration::from_secs(20), receive).await;
+    let events = events.expect("nobody waits for keys").unwrap();
+    assert!(
+        matches!(&events[..], [Event::MembersChanged { .. }]),
+        "{events:?}"
+    );
+    gate.open.notify_one();
+    assert_eq!(received(&bob).await, []);
 }
