@@ -79,6 +79,14 @@ impl Client {
                 // What is not there cannot stay.
                 Err(Left::Out(None, Reason::Refused))
             }
+            // There is a connection, as the provider says, and its group was lost.
+            Step::Connected if row.group.is_none() => {
+                let theirs = ConnectionRow::received(peer.clone(), request);
+                if self.begin_to_accept(tx, theirs, TO_UPDATE)? {
+                    return Ok(());
+                }
+                Err(Left::Out(None, Reason::Refused))
+            }
             // It waits for the end of what there is.
             Step::Asking | Step::Sent | Step::Accepting | Step::Connected | Step::Ending => {
                 if row.step == Step::Sent {

@@ -638,3 +638,33 @@ async fn nobody_is_led_among_strangers_by_the_owner() {
     assert_eq!(bob.client.epoch(&group).await.unwrap(), 1);
     assert_eq!(scene.world.seen("external_join").len(), 1);
 }
+
+#[tokio::test]
+async fn who_lost_all_is_connected_anew_by_the_peer() {
+    let scene = Scene::new();
+    let alice = scene.party("a.example", "alice").await;
+    let bob = scene.party("b.example", "bob").await;
+    alice.client.connect(bob.client.user_id()).await.unwrap();
+    received(&bob).await;
+    bob.client.accept(alice.client.user_id()).await.unwrap();
+    received(&alice).await;
+    received(&bob).await;
+    let (opened, lost) = without_database(&scene, bob).await;
+    let bob = Party {
+        client: opened.unwrap(),
+        ..lost
+    };
+    // She ends what he does not know any more, and asks again.
+    let user = bob.client.user_id().clone();
+    alice.client.disconnect(&user).await.unwrap();
+    let group = alice.client.connect(&user).await.unwrap();
+    received(&bob).await;
+    received(&alice).await;
+    for party in [&alice, &bob] {
+        let of = party.client.connections().await.unwrap();
+        assert_eq!(of.len(), 1, "{of:?}");
+        assert_eq!(of[0].state, ConnectionState::Connected);
+        assert_eq!(of[0].group.as_ref(), Some(&group));
+    }
+    talk(&alice, &bob, &group).await;
+}
