@@ -734,3 +734,22 @@ async fn who_deletes_or_forgets_a_connection_group_consents_no_longer() {
         assert!(matches!(added, Err(Error::NoConsent(_))), "{added:?}");
     }
 }
+
+#[tokio::test]
+async fn nothing_is_lost_of_what_waits_in_the_group_of_a_connection() {
+    let scene = Scene::new();
+    let (alice, bob, group) = connected(&scene).await;
+    for _ in 0..64 {
+        scene.world.plan("update_client", Mishap::LoseRequest);
+    }
+    bob.client.update(&group).await.unwrap_err();
+    // More than what is kept of a group that nobody has accepted.
+    let written: Vec<_> = (0..260).map(|number| number.to_string()).collect();
+    for text in &written {
+        alice.client.send(&group, text.as_str()).await.unwrap();
+    }
+    assert_eq!(texts(&received(&bob).await), [""; 0]);
+    scene.world.state.lock().unwrap().clear_mishaps();
+    let bob = scene.restart(bob).await;
+    assert_eq!(texts(&received(&bob).await), written);
+}
