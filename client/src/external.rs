@@ -402,7 +402,9 @@ impl Client {
         let api = self.api();
         let mut found = false;
         for leaf in tree.leaves() {
-            let has_name = mls::client_of(leaf.credential()).as_ref() == Some(&api.client);
+            let client = mls::client_of(leaf.credential());
+            let client = client.ok_or_else(|| bad_answer(owner, "a member without a name"))?;
+            let has_name = client == api.client;
             let has_key = leaf.signature_key().as_slice() == api.signer.public();
             match (has_name, has_key) {
                 (true, true) => found = true,

@@ -175,6 +175,16 @@ pub(crate) fn client_of(credential: &Credential) -> Option<ClientId> {
     std::str::from_utf8(basic.identity()).ok()?.parse().ok()
 }
 
+/// Whether a leaf is that of a client.
+pub(crate) fn has_name(leaf: &LeafNode) -> bool {
+    client_of(leaf.credential()).is_some()
+}
+
+/// Whether all members of a group are clients, as far as their names go.
+pub(crate) fn have_names(group: &MlsGroup) -> bool {
+    members(group).len() == group.members().count()
+}
+
 /// The members of a group, with their keys.
 pub(crate) fn keys(group: &MlsGroup) -> Vec<(ClientId, Vec<u8>)> {
     group

@@ -317,5 +317,5 @@ fn is_private(group: &MlsGroup, own: &UserId, peer: &UserId) -> bool {
         user == *own || user == *peer
     };
     // Whoever has no name of a client is somebody, too.
-    members.iter().all(is_known) && members.len() == group.members().count()
+    members.iter().all(is_known) && mls::have_names(group)
 }

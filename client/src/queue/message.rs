@@ -123,6 +123,10 @@ impl Client {
         }
         let admins = mls::admins(&group);
         let brought_in = attestations::brought_in(&group, &commit);
+        if !brought_in.iter().all(mls::has_name) {
+            // Whoever is no client would read along, and nobody would see it.
+            return Ok(self.lose(tx, id, &item.sender)?);
+        }
         group.merge_staged_commit(tx, commit).map_err(Error::mls)?;
         let id = id.clone();
         let now_ms = self.api().now_ms();

@@ -176,7 +176,7 @@ impl Client {
             })?;
         let kind = mls::kind_of(&group);
         let is_other = tx.group_type(group_id)?.is_some_and(|known| known != kind);
-        if is_other || !self.may_join(&group, peer, by.as_ref()) {
+        if is_other || !mls::have_names(&group) || !self.may_join(&group, peer, by.as_ref()) {
             return Err(refused());
         }
         let used = tx
