@@ -147,9 +147,8 @@ impl Client {
     /// Processes an item, or parks it.
     fn take(&self, tx: &Tx<'_>, item: &QueueItem) -> Result<(), Error> {
         if let Some(request) = self.is_being_accepted(tx, item) {
-            if tx.count_parked(&request.group)? >= MAX_WAITING {
-                return Ok(());
-            }
+            // Only the last one counts.
+            tx.drop_parked_requests(&request.group, item)?;
             return Ok(tx.park(&request.group, item)?);
         }
         if let Some(group) = self.group_of(tx, item)

@@ -236,7 +236,8 @@ impl Client {
     }
 
     /// Gets the answers to all that is pending, except where somebody is about it, and does what
-    /// else there is to do. That a provider gives none is no error: there will be another time, and this says when.
+    /// else there is to do. That a provider gives none is no error: there will be another time, and
+    /// this says when.
     pub(crate) async fn settle_all(&self) -> Result<Option<Instant>, Error> {
         self.process_parked().await?;
         let (pending, stale) = self

@@ -1,6 +1,6 @@
 //! Connections, as typed reads and writes.
 
-use moh_messages::client_api::QueueItem;
+use moh_messages::client_api::{QueueItem, QueueItemPayload};
 use moh_messages::{GroupId, GroupType, Message, ProviderName, UserId};
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{OptionalExtension, Row};
@@ -223,6 +223,29 @@ impl Tx<'_> {
     pub(crate) fn delete_connection(&self, peer: &UserId) -> Result<(), StoreError> {
         self.conn
             .execute("DELETE FROM connections WHERE peer = ?1", [peer.as_str()])?;
+        Ok(())
+    }
+
+    /// Throws away the requests, of whoever makes this one, that wait in a group.
+    pub(crate) fn drop_parked_requests(
+        &self,
+        group: &GroupId,
+        of: &QueueItem,
+    ) -> Result<(), StoreError> {
+        let requester = |item: &QueueItem| match &item.payload {
+            QueueItemPayload::ConnectionRequest(request) => Some(request.requester.clone()),
+            _ => None,
+        };
+        let sql = "SELECT id, item FROM parked WHERE group_id = ?1 AND sender = ?2";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let waiting = statement.query_map((group.as_slice(), of.sender.as_str()), |row| {
+            Ok((row.get::<_, i64>(0)?, decoded::<QueueItem>(row, 1)?))
+        })?;
+        for (id, item) in waiting.collect::<Result<Vec<_>, _>>()? {
+            if requester(&item).is_some() && requester(&item) == requester(of) {
+                self.unpark(id)?;
+            }
+        }
         Ok(())
     }
 

@@ -753,3 +753,28 @@ async fn nothing_is_lost_of_what_waits_in_the_group_of_a_connection() {
     let bob = scene.restart(bob).await;
     assert_eq!(texts(&received(&bob).await), written);
 }
+
+#[tokio::test]
+async fn of_what_is_asked_again_meanwhile_the_last_counts() {
+    let scene = Scene::new();
+    let (alice, bob) = strangers(&scene).await;
+    alice.client.connect(bob.client.user_id()).await.unwrap();
+    received(&bob).await;
+    for _ in 0..16 {
+        scene.world.plan("welcome_info", Mishap::LoseAnswer);
+    }
+    let him = bob.client.client_id().clone();
+    bob.client.accept(alice.client.user_id()).await.unwrap_err();
+    for _ in 0..3 {
+        let request = scene.world.last_request(&him);
+        scene.world.deliver_request(&him, "a.example", request);
+    }
+    assert_eq!(received(&bob).await, []);
+    scene.world.state.lock().unwrap().clear_mishaps();
+    let bob = scene.restart(bob).await;
+    assert_eq!(reasons(&bob).await, [Reason::NoKeyPackage]);
+    assert_eq!(
+        states(&bob).await,
+        [("alice".to_owned(), ConnectionState::Connected)]
+    );
+}
