@@ -76,7 +76,8 @@ impl Node {
                 blocked: false,
             });
         }
-        if allowed && relation.requests > 0 {
+        let accepts = allowed && relation.requests > 0;
+        if accepts {
             change.writes.push(Write::Decided {
                 user: user.clone(),
                 peer: peer.clone(),
@@ -90,6 +91,9 @@ impl Node {
                 allowed,
                 at: self.now_ms(),
             });
+        }
+        // Where both have asked, the consent is there already, and what was asked is accepted now.
+        if accepts || allowed != consents {
             let decision = match allowed {
                 true => ConnectionDecision::Consented,
                 false => ConnectionDecision::Withdrawn,

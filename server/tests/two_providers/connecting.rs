@@ -144,6 +144,34 @@ async fn both_ask_at_once() {
     world.end().await;
 }
 
+/// Bob's phone asks, and takes up what Alice has asked meanwhile; his tablet follows.
+#[tokio::test]
+async fn both_ask_at_once_and_one_has_another_device() {
+    let world = World::of(&["a.example", "b.example"]).await;
+    let (alice, bob) = two(&world).await;
+    let tablet = world.device(&bob, "tablet").await;
+    let asked = tokio::join!(alice.connect(bob.user_id()), bob.connect(alice.user_id()));
+    asked.0.unwrap();
+    asked.1.unwrap();
+    let all = [&alice, &bob, &tablet];
+    until("all are connected", async || {
+        let mut connected = true;
+        for client in all {
+            client.receive(Duration::from_millis(50)).await.unwrap();
+            connected &= states(client).await == [ConnectionState::Connected];
+        }
+        connected
+    })
+    .await;
+    let group = alice.connections().await.unwrap().pop().unwrap().group;
+    let group = group.unwrap();
+    alice.send(&group, "to both of you").await.unwrap();
+    for client in [&bob, &tablet] {
+        hear_until(client, "to both of you").await;
+    }
+    world.end().await;
+}
+
 /// What Alice, and her provider, see of Bob is what they see of somebody who does not answer.
 #[tokio::test]
 async fn who_is_blocked_waits_for_ever() {
