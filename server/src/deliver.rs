@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use lru::LruCache;
 use moh_messages::{
-    AudienceDigest, ClientId, DeliveryId, DeliveryResult, GroupId, Message, ProviderName,
-    QueuePayload, Recipients,
+    AudienceDigest, ClientId, ClientQueueInformation, DeliveryId, DeliveryResult, GroupId, Message,
+    ProviderName, QueuePayload, Recipients,
 };
 
 use crate::change::{Change, OutboxDelivery, Seat, Write, queue_digest};
@@ -19,6 +19,7 @@ use crate::group::{Group, Outgoing};
 use crate::node::Node;
 use crate::queue::Members;
 use crate::store::{StoreError, Takes};
+use crate::tend::removals;
 
 /// A name of an audience: who delivers to it, and its digest; or who it is at, and its digest.
 type Named = (ProviderName, AudienceDigest);
@@ -94,7 +95,8 @@ impl Node {
                 }
             }
         };
-        let removals = removals(self.name(), group, &gone, recipients, now);
+        let gone = queues_at(recipients, &gone);
+        let removals = removals(group, self.name(), &gone, now);
         change.writes.extend(removals);
         Ok(())
     }
@@ -116,7 +118,7 @@ impl Node {
             let (recipients, digest) = (&audience.recipients, &audience.digest);
             let seated = self.seat(us, recipients, digest, &mut change.writes);
             let gone = seated.await?.gone();
-            let removals = removals(us, group, &gone, recipients, now);
+            let removals = removals(group, us, &queues_at(recipients, &gone), now);
             change.writes.extend(removals);
         }
         Ok(())
@@ -267,6 +269,14 @@ impl Seated {
     }
 }
 
+/// The queue information at these positions.
+fn queues_at(recipients: &Recipients, at: &[usize]) -> HashSet<ClientQueueInformation> {
+    at.iter()
+        .filter_map(|at| recipients.get(*at))
+        .cloned()
+        .collect()
+}
+
 /// By position.
 pub(crate) fn members_of(seats: &[Option<Seat>]) -> Members {
     let member = |seat: &Option<Seat>| seat.as_ref().map(|seat| seat.client_id.clone());
@@ -287,32 +297,6 @@ pub(crate) fn written_before(
         } if sender == by && digest == name => Some(members_of(seats)),
         _ => None,
     })
-}
-
-/// Members of a group at this provider are to be removed whose queues, at these positions, do not
-/// exist.
-fn removals(
-    us: &ProviderName,
-    group: &Group,
-    gone: &[usize],
-    recipients: &Recipients,
-    now: u64,
-) -> Vec<Write> {
-    let queues: HashSet<_> = gone.iter().filter_map(|at| recipients.get(*at)).collect();
-    if queues.is_empty() {
-        return Vec::new();
-    }
-    let members = group.roster().members().map(|(_, member)| member);
-    let gone = members.filter(|member| {
-        let queue = &member.queue_config;
-        queue.provider == *us && queues.contains(&queue.client_queue_information)
-    });
-    let want = gone.map(|member| Write::WantRemoval {
-        client_id: member.client_id.clone(),
-        group_id: Some(group.group_id()),
-        at: now,
-    });
-    want.collect()
 }
 
 /// Whether the only recipient is the one that sent it.

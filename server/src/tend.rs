@@ -150,8 +150,7 @@ impl Node {
         }
     }
 
-    /// The writes by which members of a group are to be removed whose queues, at a provider, do
-    /// not exist.
+    /// The [`removals`] from a group of ours, if there is such a group.
     pub(crate) async fn want_removals(
         &self,
         group_id: &GroupId,
@@ -163,19 +162,32 @@ impl Node {
             Err(Refusal::UnknownGroup) => return Ok(Vec::new()),
             Err(error) => return Err(StoreError(error.to_string())),
         };
-        let now = self.now_ms();
-        let members = group.roster().members().map(|(_, member)| member);
-        let gone = members.filter(|member| {
-            let queue = &member.queue_config;
-            queue.provider == *provider && queues.contains(&queue.client_queue_information)
-        });
-        let want = gone.map(|member| Write::WantRemoval {
-            client_id: member.client_id.clone(),
-            group_id: Some(group_id.clone()),
-            at: now,
-        });
-        Ok(want.collect())
+        Ok(removals(&group, provider, queues, self.now_ms()))
     }
+}
+
+/// The writes by which members of a group are to be removed whose queues, at a provider, do not
+/// exist.
+pub(crate) fn removals(
+    group: &Group,
+    provider: &ProviderName,
+    queues: &HashSet<ClientQueueInformation>,
+    now: u64,
+) -> Vec<Write> {
+    if queues.is_empty() {
+        return Vec::new();
+    }
+    let members = group.roster().members().map(|(_, member)| member);
+    let gone = members.filter(|member| {
+        let queue = &member.queue_config;
+        queue.provider == *provider && queues.contains(&queue.client_queue_information)
+    });
+    let want = gone.map(|member| Write::WantRemoval {
+        client_id: member.client_id.clone(),
+        group_id: Some(group.group_id()),
+        at: now,
+    });
+    want.collect()
 }
 
 /// Clients of whom nothing more is wanted.

@@ -263,22 +263,38 @@ fn audience(
     digest: &AudienceDigest,
     members: &[Option<ClientId>],
 ) -> Made {
+    let everybody = |client| Ok((client, true));
+    new_audience(connection, sender, digest, members, everybody).map(|_| ())
+}
+
+/// Makes an audience, unless there is one of this name; whether it is new. `reader` says which client
+/// is at a position, and whether it gets what comes.
+pub(super) fn new_audience<'a, S>(
+    connection: &Connection,
+    sender: &ProviderName,
+    digest: &AudienceDigest,
+    seats: &'a [Option<S>],
+    reader: impl Fn(&'a S) -> Result<(&'a ClientId, bool), CommitError>,
+) -> Result<bool, CommitError> {
     let new = rows(
         connection,
         "INSERT INTO audiences (sender, digest) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
         params![sender.as_str(), digest.as_slice()],
     )?;
     if new == 0 {
-        return Ok(());
+        return Ok(false);
     }
     let audience = connection.last_insert_rowid();
     let mut list = String::new();
-    let mut insert = connection.prepare_cached(
+    let mut member = connection.prepare_cached(
         "INSERT INTO audience_members (client, audience, position) VALUES (?1, ?2, ?3)",
     )?;
-    for (position, member) in (0_i64..).zip(members) {
-        if let Some(client) = member {
-            insert.execute(params![client.as_str(), audience, position])?;
+    for (position, seat) in (0_i64..).zip(seats) {
+        if let Some(seat) = seat {
+            let (client, gets_it) = reader(seat)?;
+            if gets_it {
+                member.execute(params![client.as_str(), audience, position])?;
+            }
             list.push_str(client.as_str());
         }
         list.push('\n');
@@ -287,7 +303,8 @@ fn audience(
         connection,
         "INSERT INTO audience_lists (audience, clients) VALUES (?1, ?2)",
         params![audience, list],
-    )
+    )?;
+    Ok(true)
 }
 
 fn message(connection: &Connection, write: &Write) -> Made {

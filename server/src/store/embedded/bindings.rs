@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use moh_messages::{AudienceDigest, ClientId, ProviderName, UserId};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::apply::{Made, rows, run};
+use super::apply::{Made, new_audience, run};
 use super::{connections, int, name, time};
 use crate::change::{QueueDigest, Seat, Write};
 use crate::store::{CommitError, StoreError, Takes};
@@ -162,40 +162,17 @@ pub(super) fn written(connection: &Connection, write: &Write) -> Made {
     }
 }
 
-fn bound_audience(
+fn bound_audience<'a>(
     connection: &Connection,
     sender: &ProviderName,
     digest: &AudienceDigest,
-    seats: &[Option<Seat>],
+    seats: &'a [Option<Seat>],
 ) -> Made {
-    let new = rows(
-        connection,
-        "INSERT INTO audiences (sender, digest) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-        params![sender.as_str(), digest.as_slice()],
-    )?;
-    if new == 0 {
-        return Err(CommitError::Conflict);
+    let reader = |seat: &'a Seat| Ok((&seat.client_id, bind(connection, sender, seat)?));
+    match new_audience(connection, sender, digest, seats, reader)? {
+        true => Ok(()),
+        false => Err(CommitError::Conflict),
     }
-    let audience = connection.last_insert_rowid();
-    let mut list = String::new();
-    let mut member = connection.prepare_cached(
-        "INSERT INTO audience_members (client, audience, position) VALUES (?1, ?2, ?3)",
-    )?;
-    for (position, seat) in (0_i64..).zip(seats) {
-        if let Some(seat) = seat {
-            let client = seat.client_id.as_str();
-            if bind(connection, sender, seat)? {
-                member.execute(params![client, audience, position])?;
-            }
-            list.push_str(client);
-        }
-        list.push('\n');
-    }
-    run(
-        connection,
-        "INSERT INTO audience_lists (audience, clients) VALUES (?1, ?2)",
-        params![audience, list],
-    )
 }
 
 /// A provider delivers to a queue; whether anything comes of it.
