@@ -7,6 +7,7 @@ mod attestations;
 mod basics;
 mod connecting;
 mod connections;
+mod deceived;
 mod fake;
 mod joining;
 mod leaving;
