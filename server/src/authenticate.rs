@@ -4,25 +4,20 @@
 //! [`Authenticated`], which is made here alone. Members of a group and clients that are about
 //! to join it are verified by the group, which knows their keys.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+mod nonces;
 
 use moh_messages::client_api::{ClientRequest, ClientRequestBody};
 use moh_messages::{
     ClientId, ConnectionKeyPackageRequest, DsAuth, DsRequest, Endpoint, GroupKeyPackageRequest,
-    Nonce, ProviderAuth, ProviderName, QueueingServiceRequest, Request, SignedLast,
-    VerificationKey, label, provider_sign_content,
+    ProviderAuth, ProviderName, QueueingServiceRequest, Request, SignedLast, VerificationKey,
+    label, provider_sign_content,
 };
 
-use crate::clock::MINUTE_MS;
+pub(crate) use self::nonces::{Nonces, Repeats};
 use crate::crypto;
 use crate::error::Refusal;
 use crate::node::Node;
 
-/// How far a timestamp may be from our clock, in milliseconds.
-const WINDOW_MS: u64 = 5 * MINUTE_MS;
-/// Nonces that are remembered at once.
-const MAX_NONCES: usize = 2_000_000;
 /// Providers that are asked for their keys because of one request.
 const MAX_FETCHES: usize = 8;
 
@@ -107,15 +102,6 @@ impl FromProvider for ConnectionKeyPackageRequest {
     }
 }
 
-/// Whether a repeated request does harm, so that its nonce has to be taken once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Repeats {
-    /// It has another mark by which a repetition is known.
-    Harmless,
-    /// The nonce is the only mark.
-    Refused,
-}
-
 impl Node {
     /// Verifies the signature of a provider.
     ///
@@ -146,7 +132,8 @@ impl Node {
         let DsAuth::Provider { on_behalf_of, .. } = &claimed.request.auth else {
             return Err(Refusal::Unauthenticated("a provider signs this request"));
         };
-        self.verify_provider(endpoint, claimed, Repeats::Refused)
+        // What changes something here is known by its message, or changes nothing once more.
+        self.verify_provider(endpoint, claimed, Repeats::Useless)
             .await?;
         if on_behalf_of.provider() != claimed.request.sender {
             return Err(Refusal::Unauthenticated(
@@ -181,13 +168,8 @@ impl Node {
                 "the provider's signature is not valid",
             ));
         }
-        match repeats {
-            Repeats::Harmless => check_window(auth.timestamp, now)?,
-            Repeats::Refused => {
-                self.nonces()
-                    .take(sender.as_str(), &auth.nonce, auth.timestamp, now)?;
-            }
-        }
+        self.take_nonce(sender.as_str(), &auth.nonce, auth.timestamp, repeats)
+            .await?;
         self.federation().heard_of(sender);
         self.outbox().sign_of_life(sender);
         Ok(())
@@ -278,89 +260,38 @@ impl Node {
         if !crypto::verify_with_label(scheme, &key, label::CLIENT_REQUEST, &signed, signature) {
             return Err(Refusal::Unauthenticated("no such client, or key"));
         }
-        let (now, timestamp) = (self.now_ms(), request.timestamp);
-        if matches!(request.body, ClientRequestBody::Register(_)) {
-            // Anybody can sign one, and once more changes nothing: no nonce is kept.
-            check_window(timestamp, now)?;
-        } else {
-            let who = request.client.as_str();
-            self.nonces().take(who, &request.nonce, timestamp, now)?;
-        }
+        let who = request.client.as_str();
+        let repeats = repeats_of(&request.body);
+        self.take_nonce(who, &request.nonce, request.timestamp, repeats)
+            .await?;
         Ok(Authenticated { request })
     }
 }
 
-fn check_window(timestamp: u64, now: u64) -> Result<(), Refusal> {
-    if timestamp.abs_diff(now) <= WINDOW_MS {
-        Ok(())
-    } else {
-        Err(Refusal::Replayed {
-            reason: "the timestamp is not within 5 minutes of ours",
-            now,
-        })
-    }
-}
-
-/// Nonces that were taken. They are kept in memory, for as long as their timestamps count;
-/// therefore timestamps from before the start are refused.
-pub(crate) struct Nonces {
-    started_at: u64,
-    taken: Mutex<Taken>,
-}
-
-#[derive(Default)]
-struct Taken {
-    /// With the time until which each has to be remembered.
-    nonces: HashMap<(String, Nonce), u64>,
-    sweep_at: u64,
-}
-
-impl Nonces {
-    /// None is taken at the start.
-    pub(crate) fn new(started_at: u64) -> Self {
-        Self {
-            started_at,
-            taken: Mutex::default(),
-        }
-    }
-
-    /// Takes a nonce, once.
-    ///
-    /// # Errors
-    /// `replayed`.
-    pub(crate) fn take(
-        &self,
-        who: &str,
-        nonce: &Nonce,
-        timestamp: u64,
-        now: u64,
-    ) -> Result<(), Refusal> {
-        check_window(timestamp, now)?;
-        if timestamp < self.started_at {
-            return Err(Refusal::Replayed {
-                reason: "from before this provider started",
-                now,
-            });
-        }
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.sweep_at <= now {
-            taken.nonces.retain(|_, until| *until >= now);
-            taken.sweep_at = now + MINUTE_MS;
-        }
-        if taken.nonces.len() >= MAX_NONCES {
-            return Err(Refusal::Unavailable {
-                reason: "too many requests in the last minutes".to_owned(),
-                retry_after_seconds: 60,
-            });
-        }
-        let until = timestamp + WINDOW_MS;
-        match taken.nonces.insert((who.to_owned(), nonce.clone()), until) {
-            None => Ok(()),
-            Some(_) => Err(Refusal::Replayed {
-                reason: "this nonce was taken before",
-                now,
-            }),
-        }
+/// What a request of a client does when it is made once more.
+fn repeats_of(body: &ClientRequestBody) -> Repeats {
+    match body {
+        // Anybody can sign one: no nonce is kept.
+        ClientRequestBody::Register(_) => Repeats::Known,
+        // Signed anew here, it would be another request at the other provider, which hands out
+        // more. Everything else that is forwarded is known there by its message.
+        ClientRequestBody::Forward(forward) => match forward.endpoint {
+            Endpoint::GroupKeyPackages | Endpoint::ConnectionKeyPackages => Repeats::Harmful,
+            _ => Repeats::Useless,
+        },
+        // They could undo what came after them.
+        ClientRequestBody::UploadKeyPackages(_)
+        | ClientRequestBody::SetConsent(_)
+        | ClientRequestBody::DeclineConnection(_)
+        | ClientRequestBody::SetBlock(_) => Repeats::Harmful,
+        ClientRequestBody::GetQueueConfigs(_)
+        | ClientRequestBody::ReadQueue(_)
+        | ClientRequestBody::Acknowledge(_)
+        | ClientRequestBody::ListClients(_)
+        | ClientRequestBody::DeleteClient(_)
+        | ClientRequestBody::DeleteAccount(_)
+        | ClientRequestBody::ListConnections(_)
+        | ClientRequestBody::ListBlocks(_) => Repeats::Useless,
     }
 }
 
@@ -370,33 +301,5 @@ pub(crate) fn speaks_for(request: &DsRequest, client: &ClientId) -> bool {
         DsAuth::Provider { on_behalf_of, .. } => on_behalf_of == client,
         // The client's own signature, or nobody's: the owner sees to that.
         DsAuth::Anonymous | DsAuth::Leaf { .. } | DsAuth::KeyPackage { .. } => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_nonce_is_taken_once_within_the_window() {
-        let start = 10 * WINDOW_MS;
-        let nonces = Nonces::new(start);
-        let nonce = |byte| Nonce::new([byte; 16]).unwrap();
-        let take = |who, byte, timestamp, now| nonces.take(who, &nonce(byte), timestamp, now);
-        assert!(take("a", 1, start, start).is_ok());
-        assert!(take("a", 1, start, start).is_err());
-        assert!(take("b", 1, start, start).is_ok());
-        assert!(take("a", 2, start, start + WINDOW_MS).is_ok());
-        assert!(take("a", 3, start, start + WINDOW_MS + 1).is_err());
-        assert!(
-            take("a", 4, start - 1, start).is_err(),
-            "from before the start"
-        );
-        // It is remembered until its timestamp is out of the window, and not for ever.
-        let late = start + WINDOW_MS;
-        assert!(take("a", 5, late, start).is_ok());
-        assert!(take("a", 5, late, late + WINDOW_MS).is_err());
-        assert!(take("a", 6, late + 3 * WINDOW_MS, late + 3 * WINDOW_MS).is_ok());
-        assert_eq!(nonces.taken.lock().unwrap().nonces.len(), 1);
     }
 }

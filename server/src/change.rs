@@ -7,7 +7,7 @@
 
 use moh_messages::client_api::BlockTarget;
 use moh_messages::{
-    AudienceDigest, ClientId, ClientQueueInformation, DeliveryId, GroupId, KeyPackageRef,
+    AudienceDigest, ClientId, ClientQueueInformation, DeliveryId, GroupId, KeyPackageRef, Nonce,
     ProviderName, PublicKey, SignatureScheme, UserId,
 };
 
@@ -293,6 +293,18 @@ pub enum Write {
         invitation: InvitationId,
         /// Until when it has to be remembered, in milliseconds since the Unix epoch.
         expires_at: u64,
+    },
+    /// A request that would do harm if it were taken twice: the change is in conflict when its
+    /// nonce was taken before.
+    Nonce {
+        /// Who signed it: a provider or a client of our own.
+        who: String,
+        /// Its nonce.
+        nonce: Nonce,
+        /// Until when it has to be remembered, in milliseconds since the Unix epoch.
+        until: u64,
+        /// The time: those that had to be remembered until before it may be forgotten.
+        now: u64,
     },
     /// A client of our own is gone, with its KeyPackages; its name is not given again. The change
     /// is in conflict when there is no such client.

@@ -25,7 +25,7 @@ impl Node {
     ) -> Result<QueueingServiceResponse, Refusal> {
         // A repeated delivery is known by its id.
         let request = self
-            .authenticate_provider(endpoint, claimed, Repeats::Harmless)
+            .authenticate_provider(endpoint, claimed, Repeats::Known)
             .await?
             .into_request();
         let endpoints = request.deliveries.iter().map(|d| endpoint_of(&d.payload));

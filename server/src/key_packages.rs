@@ -253,7 +253,7 @@ impl Node {
         claimed: Claimed<GroupKeyPackageRequest>,
     ) -> Result<KeyPackageResponse, Refusal> {
         let request = self
-            .authenticate_provider(Endpoint::GroupKeyPackages, claimed, Repeats::Refused)
+            .authenticate_provider(Endpoint::GroupKeyPackages, claimed, Repeats::Harmful)
             .await?
             .into_request();
         if request.requester.provider() != request.sender {
@@ -300,7 +300,7 @@ impl Node {
         claimed: Claimed<ConnectionKeyPackageRequest>,
     ) -> Result<KeyPackageResponse, Refusal> {
         let request = self
-            .authenticate_provider(Endpoint::ConnectionKeyPackages, claimed, Repeats::Refused)
+            .authenticate_provider(Endpoint::ConnectionKeyPackages, claimed, Repeats::Harmful)
             .await?
             .into_request();
         if request.requester.provider() != request.sender {

@@ -105,7 +105,6 @@ impl Node {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
-        let started_at = parts.environment.now_ms();
         let node = Self(Arc::new(Inner {
             name: parts.name,
             ds_domain: parts.ds_domain,
@@ -124,7 +123,7 @@ impl Node {
             queues: Queues::new(),
             outbox: Outbox::default(),
             written: Written::new(),
-            nonces: Nonces::new(started_at),
+            nonces: Nonces::default(),
             turns: Turns::default(),
             due: Notify::new(),
             tasks: TaskTracker::new(),

@@ -2,7 +2,7 @@
 
 use moh_messages::client_api::{
     Boolean, ClientRequest, ClientRequestBody, ClientResponse, Forward, GetQueueConfigs, PATH,
-    ReadQueue, Register, UploadKeyPackages,
+    ReadQueue, Register, SetConsent, UploadKeyPackages,
 };
 use moh_messages::{
     DsAuth, DsRequest, DsRequestBody, DsResponseBody, Endpoint, GroupKeyPackageRequest, KeyId,
@@ -155,24 +155,40 @@ async fn a_request_of_a_provider_counts_once_and_in_time() {
 }
 
 #[tokio::test]
-async fn what_was_taken_before_a_restart_is_not_taken_after_it() {
+async fn what_would_do_harm_twice_is_not_taken_again_after_a_restart() {
     let mut server = Server::start("a.example").await;
     let peer = Peer::of(&server).await;
     let alice = Device::register(&server, "alice/phone").await;
-    let endpoint = Endpoint::GroupOperation;
-    let by_provider = peer.signed(endpoint, peer.request_group_id(&server.name));
-    operate(&server, &by_provider).await.done();
-    let get = ClientRequestBody::GetQueueConfigs(GetQueueConfigs { count: 1 });
-    let by_client = alice.request(get).encode();
+    let endpoint = Endpoint::GroupKeyPackages;
+    let by_provider = peer.signed(endpoint, peer.group_key_packages(&server.name));
+    let consent = |allowed| {
+        let peer = "mimi://b.example/u/bob".parse().unwrap();
+        ClientRequestBody::SetConsent(SetConsent { peer, allowed })
+    };
+    let by_client = alice.request(consent(Boolean::True)).encode();
+    let at = endpoint.path();
+    let answer = server.http().post(at, &by_provider).await;
+    answer.message::<KeyPackageResponse>(200);
     let answer = alice.http.post(PATH, &by_client).await;
     answer.message::<ClientResponse>(200);
+    // Signed, and not sent before the end.
+    let (late, by_late) = (
+        peer.signed(endpoint, peer.group_key_packages(&server.name)),
+        alice.request(consent(Boolean::False)).encode(),
+    );
     server.kill().await;
     server.restart().await;
     let http = server.http();
-    operate(&server, &by_provider)
-        .await
-        .refused(403, "replayed");
-    http.post(PATH, &by_client).await.refused(403, "replayed");
+    for _ in 0..2 {
+        let again = http.post(at, &by_provider).await;
+        again.refused(403, "replayed");
+        let again = http.post(PATH, &by_client).await;
+        again.refused(403, "replayed");
+    }
+    let answer = http.post(at, &late).await;
+    answer.message::<KeyPackageResponse>(200);
+    let answer = http.post(PATH, &by_late).await;
+    answer.message::<ClientResponse>(200);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use moh_messages::{
-    AudienceDigest, ClientId, DeliveryId, GroupId, KeyPackageRef, ProviderName, PublicKey,
+    AudienceDigest, ClientId, DeliveryId, GroupId, KeyPackageRef, Nonce, ProviderName, PublicKey,
     SignatureScheme, UserId,
 };
 
@@ -90,6 +90,7 @@ macro_rules! conformance_tests {
             clients_and_their_users,
             who_is_deleted_is_gone_for_good,
             an_invitation_is_used_once,
+            a_nonce_is_taken_once,
             key_packages_in_the_order_of_use,
             pools_are_apart,
             key_packages_are_known_until_they_expire,

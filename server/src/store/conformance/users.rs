@@ -122,6 +122,37 @@ pub(crate) async fn who_is_deleted_is_gone_for_good(data: &impl Data) {
     assert!(store.is_deleted(&phone).await.unwrap());
 }
 
+pub(crate) async fn a_nonce_is_taken_once(data: &impl Data) {
+    let mut store = data.open();
+    let take = |who: &str, number: u8, until, now| Write::Nonce {
+        who: who.to_owned(),
+        nonce: Nonce::new([number; 16]).unwrap(),
+        until,
+        now,
+    };
+    let attempts: Vec<_> = (0..16)
+        .map(|_| {
+            let (store, write) = (Arc::clone(&store), take("a", 1, 100, 0));
+            tokio::spawn(async move { store.commit(change(Vec::new(), vec![write])).await.is_ok() })
+        })
+        .collect();
+    let mut taken = 0;
+    for attempt in attempts {
+        taken += u32::from(attempt.await.unwrap());
+    }
+    assert_eq!(taken, 1);
+    write(&*store, vec![take("b", 1, 100, 0), take("a", 2, 100, 0)]).await;
+    drop(store);
+    store = data.open();
+    // It is remembered until its time is over, whatever else comes.
+    for number in 3..20 {
+        write(&*store, vec![take("a", number, 100, 100)]).await;
+    }
+    for (who, number) in [("a", 1), ("b", 1), ("a", 2)] {
+        conflicts(&*store, Vec::new(), vec![take(who, number, 100, 100)]).await;
+    }
+}
+
 pub(crate) async fn an_invitation_is_used_once(data: &impl Data) {
     let mut store = data.open();
     let used = |number: u8| Write::UseInvitation {

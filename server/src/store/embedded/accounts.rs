@@ -1,11 +1,11 @@
 //! The provider's own users: their clients, who may become one, and who is gone.
 
-use moh_messages::{ClientId, SignatureScheme, UserId};
+use moh_messages::{ClientId, Nonce, SignatureScheme, UserId};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::apply::{Made, one, run};
 use super::reads::{Found, number};
-use super::{int, name, opaque, time};
+use super::{bound, int, name, opaque, time};
 use crate::change::{Client, Expect, InvitationId, Write};
 use crate::store::StoreError;
 
@@ -44,10 +44,31 @@ pub(super) fn written(connection: &Connection, write: &Write) -> Made {
              ON CONFLICT DO NOTHING",
             params![invitation, time(*expires_at)],
         ),
+        Write::Nonce {
+            who,
+            nonce,
+            until,
+            now,
+        } => take_nonce(connection, who, nonce, *until, *now),
         Write::DeleteClient { client_id, at } => delete_client(connection, client_id, *at),
         Write::DeleteUser { user, at } => never_again(connection, user.as_str(), *at),
         _ => Ok(()),
     }
+}
+
+/// For each that comes, two that have lived long enough go: so there are never many of these.
+fn take_nonce(connection: &Connection, who: &str, nonce: &Nonce, until: u64, now: u64) -> Made {
+    run(
+        connection,
+        "DELETE FROM nonces WHERE (who, nonce) IN
+             (SELECT who, nonce FROM nonces WHERE until < ?1 LIMIT 2)",
+        [bound(now)],
+    )?;
+    one(
+        connection,
+        "INSERT INTO nonces (who, nonce, until) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+        params![who, nonce.as_slice(), time(until)],
+    )
 }
 
 fn register(connection: &Connection, client_id: &ClientId, client: &Client) -> Made {

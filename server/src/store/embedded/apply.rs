@@ -108,6 +108,7 @@ pub(super) fn written(connection: &Connection, writes: &[Write]) -> Made {
             ),
             Write::Client { .. }
             | Write::UseInvitation { .. }
+            | Write::Nonce { .. }
             | Write::DeleteClient { .. }
             | Write::DeleteUser { .. } => accounts::written(connection, write),
             Write::KeyPackage(_)

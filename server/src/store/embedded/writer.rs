@@ -211,6 +211,7 @@ fn weight(write: &Write) -> usize {
         | Write::OutboxSetAside { .. }
         | Write::Client { .. }
         | Write::UseInvitation { .. }
+        | Write::Nonce { .. }
         | Write::DeleteClient { .. }
         | Write::DeleteUser { .. }
         | Write::RemoveKeyPackage(_)

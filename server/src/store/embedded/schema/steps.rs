@@ -21,10 +21,16 @@ pub(super) struct Step {
 }
 
 /// From each version to the next, the first from [`FIRST_RELEASED_VERSION`].
-pub(super) const STEPS: [Step; 1] = [Step {
-    sql: &[ACCOUNTS_AND_KEY_PACKAGES, DELIVERIES_AND_CONNECTIONS],
-    then: open_queues_of_last_resorts,
-}];
+pub(super) const STEPS: [Step; 2] = [
+    Step {
+        sql: &[ACCOUNTS_AND_KEY_PACKAGES, DELIVERIES_AND_CONNECTIONS],
+        then: open_queues_of_last_resorts,
+    },
+    Step {
+        sql: &[NONCES],
+        then: |_| Ok(()),
+    },
+];
 
 pub(super) const TABLES: &str = "
 -- Groups: a snapshot and the log after it.
@@ -283,6 +289,17 @@ CREATE TABLE blocks (
     target TEXT NOT NULL,
     PRIMARY KEY (user_id, kind, target)
 ) WITHOUT ROWID;
+";
+
+/// To version 4: requests that are not taken twice.
+const NONCES: &str = "
+CREATE TABLE nonces (
+    who TEXT NOT NULL,
+    nonce BLOB NOT NULL,
+    until INTEGER NOT NULL,
+    PRIMARY KEY (who, nonce)
+) WITHOUT ROWID;
+CREATE INDEX nonces_by_time ON nonces (until);
 ";
 
 /// To version 3: the queues of KeyPackages of last resort are for everybody.
