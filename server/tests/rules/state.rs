@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags};
 
-/// All rows of all tables.
+/// All rows of all tables, but for nonces: whoever is refused has used theirs up.
 #[derive(PartialEq)]
 pub(crate) struct State(BTreeMap<String, Vec<Vec<Value>>>);
 
@@ -14,7 +14,8 @@ impl State {
     pub(crate) fn read(path: &Path) -> Self {
         let connection =
             Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-        let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name";
+        let tables = "SELECT name FROM sqlite_schema WHERE type = 'table' \
+                      AND name <> 'nonces' ORDER BY name";
         let mut tables = connection.prepare(tables).unwrap();
         let names = tables.query_map([], |row| row.get(0)).unwrap();
         let names: Vec<String> = names.map(Result::unwrap).collect();
