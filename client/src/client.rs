@@ -251,6 +251,7 @@ impl Client {
             let until = retry.map_or(end, |retry| retry.min(end));
             let left = until.saturating_duration_since(Instant::now());
             tokio::select! {
+                biased;
                 read = self.read_queue(left) => {
                     let (cursor, items) = read?;
                     is_over = items.is_empty() && until == end;

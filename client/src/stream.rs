@@ -118,6 +118,7 @@ impl Events {
         };
         let api = self.client.api();
         let message = tokio::select! {
+            biased;
             message = connection.socket.receive() => {
                 message.map_err(|source| api.unreachable(source))?
             }

@@ -1,5 +1,6 @@
-//! Time and randomness, as constructor arguments: a whole federation can run on virtual time,
-//! from one seed. Waiting goes through tokio's timer, which can be paused.
+//! Time, randomness, and where heavy work runs, as constructor arguments: a whole federation can
+//! run on one thread, on virtual time, from one seed. Waiting goes through tokio's timer, which can
+//! be paused.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -57,22 +58,58 @@ impl Random for SystemRandom {
     }
 }
 
-/// Both, as they are handed around.
+/// Where work runs that takes its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Work {
+    /// On tokio's threads for it, where it holds up nobody.
+    #[default]
+    Pool,
+    /// At once, where it is asked for: then all that happens on one thread happens in an order
+    /// that is the same in each run.
+    Inline,
+}
+
+/// What was to be done was not done to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("work was cut off")]
+pub struct CutOff;
+
+impl Work {
+    /// Does something that takes its time. It is done to its end, even if nobody waits for it any
+    /// more.
+    ///
+    /// # Errors
+    /// When it has panicked on another thread, or the runtime shuts down.
+    pub async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, CutOff> {
+        match self {
+            Self::Pool => tokio::task::spawn_blocking(work).await.map_err(|_| CutOff),
+            Self::Inline => Ok(work()),
+        }
+    }
+}
+
+/// All three, as they are handed around.
 #[derive(Clone)]
 pub struct Environment {
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// What nobody can guess.
     pub random: Arc<dyn Random>,
+    /// Where heavy work runs.
+    pub work: Work,
 }
 
 impl Environment {
-    /// Those of the machine.
+    /// Those of the machine, and its threads for heavy work.
     #[must_use]
     pub fn system() -> Self {
         Self {
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
+            work: Work::Pool,
         }
     }
 
@@ -91,3 +128,18 @@ pub const MINUTE_MS: u64 = 60 * SECOND_MS;
 pub const HOUR_MS: u64 = 60 * MINUTE_MS;
 /// A day, in milliseconds.
 pub const DAY_MS: u64 = 24 * HOUR_MS;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_runs_where_it_is_to() {
+        let here = std::thread::current().id();
+        let at = || std::thread::current().id();
+        assert_eq!(Work::Inline.run(at).await, Ok(here));
+        assert_ne!(Work::Pool.run(at).await, Ok(here));
+        let cut_off = Work::Pool.run(|| panic!("on purpose")).await;
+        assert_eq!(cut_off, Err(CutOff));
+    }
+}

@@ -7,6 +7,7 @@ use moh_messages::GroupId;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::change::Version;
+use crate::clock::Work;
 use crate::error::Refusal;
 use crate::group::Group;
 use crate::store::{Store, StoreError};
@@ -18,6 +19,7 @@ pub(crate) type Slot = RwLock<Option<Group>>;
 /// The groups that are in memory.
 pub(crate) struct Groups {
     max_bytes: u64,
+    work: Work,
     cached: Mutex<Cached>,
 }
 
@@ -27,14 +29,15 @@ struct Cached {
 }
 
 impl Groups {
-    /// None yet.
-    pub(crate) fn new(max_bytes: u64) -> Self {
+    /// None yet. What is large is decoded where `work` says.
+    pub(crate) fn new(max_bytes: u64, work: Work) -> Self {
         let cached = Cached {
             slots: LruCache::unbounded(),
             bytes: 0,
         };
         Self {
             max_bytes,
+            work,
             cached: Mutex::new(cached),
         }
     }
@@ -98,7 +101,7 @@ impl Groups {
     ) -> Result<OwnedRwLockWriteGuard<Option<Group>>, Refusal> {
         let mut slot = self.slot(group_id).write_owned().await;
         if slot.is_none() {
-            match load(store, group_id).await {
+            match load(store, group_id, self.work).await {
                 Ok(group) => {
                     self.weigh(group_id, group.weight_bytes());
                     *slot = Some(group);
@@ -185,9 +188,9 @@ fn is_in_use(slot: &Arc<Slot>) -> bool {
     Arc::strong_count(slot) > 1
 }
 
-async fn load(store: &dyn Store, group_id: &GroupId) -> Result<Group, Refusal> {
+async fn load(store: &dyn Store, group_id: &GroupId, work: Work) -> Result<Group, Refusal> {
     let stored = store.group(group_id).await?.ok_or(Refusal::UnknownGroup)?;
-    let restored = tokio::task::spawn_blocking(move || Group::restore(&stored)).await;
+    let restored = work.run(move || Group::restore(&stored)).await;
     let unreadable = || StoreError("a group cannot be read".to_owned());
     restored
         .ok()

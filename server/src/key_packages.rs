@@ -116,7 +116,7 @@ impl Node {
         upload: UploadKeyPackages,
     ) -> Result<Vec<(KeyPackage, Seat)>, Refusal> {
         let (node, owner, now) = (self.clone(), client.clone(), self.now_ms());
-        let checked = tokio::task::spawn_blocking(move || {
+        let checked = self.environment().work.run(move || {
             // Attestations of others are not fetched for: this is for our own clients.
             let us = AsOwner {
                 node: &node,

@@ -44,7 +44,7 @@ pub struct Parts {
     pub limits: Limits,
     /// Who may become a user.
     pub registration: Registration,
-    /// Time and randomness.
+    /// Time, randomness, and where heavy work runs.
     pub environment: Environment,
     /// What is durable.
     pub store: Arc<dyn Store>,
@@ -109,7 +109,7 @@ impl Node {
             name: parts.name,
             ds_domain: parts.ds_domain,
             keys: parts.keys,
-            groups: Groups::new(parts.limits.max_cached_groups_bytes),
+            groups: Groups::new(parts.limits.max_cached_groups_bytes, parts.environment.work),
             registration: parts.registration,
             federation: Federation::new(
                 parts.transport,
@@ -154,8 +154,9 @@ impl Node {
         let keep_ms = days.saturating_mul(DAY_MS);
         loop {
             tokio::select! {
-                () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+                biased;
                 () = self.0.stopping.cancelled() => return,
+                () = tokio::time::sleep(SWEEP_INTERVAL) => {}
             }
             let before = self.now_ms().saturating_sub(keep_ms);
             if let Err(error) = self.store().sweep(before).await {

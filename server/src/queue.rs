@@ -101,20 +101,14 @@ impl Queues {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something new is in the queues of these.
+    /// Something new is in the queues of these, who are woken in this order.
     pub(crate) fn wake(&self, members: &[Option<ClientId>]) {
         let waiting = self.waiting();
-        let all = members.iter().flatten();
-        if members.len() <= waiting.len() {
-            all.filter_map(|client| waiting.get(client))
-                .for_each(|bell| bell.notify_waiters());
-        } else {
-            let members: std::collections::HashSet<_> = all.collect();
-            waiting
-                .iter()
-                .filter(|(client, _)| members.contains(client))
-                .for_each(|(_, bell)| bell.notify_waiters());
+        if waiting.is_empty() {
+            return;
         }
+        let bells = members.iter().flatten().filter_map(|m| waiting.get(m));
+        bells.for_each(|bell| bell.notify_waiters());
     }
 
     fn bell(&self, client: &ClientId) -> Bell<'_> {
@@ -199,6 +193,7 @@ impl Node {
                 return Ok(List::new(items).expect("not more than were asked for"));
             }
             tokio::select! {
+                biased;
                 () = rung => {}
                 () = tokio::time::sleep_until(deadline) => return Ok(List::empty()),
                 () = stopping.cancelled() => return Ok(List::empty()),

@@ -38,9 +38,10 @@ impl Node {
                 continue;
             }
             tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => {}
-                () = self.due().notified() => {}
+                biased;
                 () = self.stopping().cancelled() => return,
+                () = self.due().notified() => {}
+                () = tokio::time::sleep(INTERVAL) => {}
             }
         }
     }

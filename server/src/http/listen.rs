@@ -113,8 +113,9 @@ impl Listener {
         let places = Arc::new(Semaphore::new(limits.max_connections));
         loop {
             let accepted = tokio::select! {
-                accepted = self.accept(&places) => accepted,
+                biased;
                 () = stop.cancelled() => break,
+                accepted = self.accept(&places) => accepted,
             };
             let Some((stream, place)) = accepted else {
                 continue;

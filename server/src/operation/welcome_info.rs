@@ -58,7 +58,8 @@ pub(super) async fn run(
 async fn at_epoch(node: &Node, group_id: &GroupId, epoch: u64) -> Result<Group, Refusal> {
     let stored = node.store().group_at_epoch(group_id, epoch).await?;
     let stored = stored.ok_or(Refusal::EpochNotKept)?;
-    let restored = tokio::task::spawn_blocking(move || Group::restore(&stored)).await;
+    let work = node.environment().work;
+    let restored = work.run(move || Group::restore(&stored)).await;
     let unreadable = || StoreError("an epoch of a group cannot be read".to_owned());
     Ok(restored.ok().and_then(Result::ok).ok_or_else(unreadable)?)
 }
