@@ -11,7 +11,9 @@
 mod accounts;
 mod apply;
 mod bindings;
+mod commit;
 mod connections;
+mod inline;
 mod key_packages;
 mod queue;
 mod reads;
@@ -35,6 +37,8 @@ use moh_messages::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use self::commit::Committer;
+use self::inline::Inline;
 use self::reads::Readers;
 use self::writer::{Job, Writer};
 use super::{CommitError, OutboxRow, QueueRow, Relation, Store, StoreError, StoredGroup, Takes};
@@ -67,7 +71,7 @@ pub struct EmbeddedOptions {
     pub max_batch_changes: usize,
     /// No further change is taken into a batch that writes this many bytes.
     pub max_batch_bytes: usize,
-    /// For tests: watches the writer.
+    /// For tests: watches the writer. It must not use the store.
     pub observer: Option<Observer>,
 }
 
@@ -83,15 +87,25 @@ impl Default for EmbeddedOptions {
     }
 }
 
-/// Durable storage in one SQLite file.
+/// Storage in one SQLite file, which is durable; or in memory.
 ///
 /// Dropping it waits until the changes that are queued are committed.
 pub struct Embedded {
-    jobs: Option<mpsc::Sender<Job>>,
-    writer: Option<JoinHandle<()>>,
+    writes: Writes,
     readers: Readers,
     /// Released last.
-    _lock: File,
+    _lock: Option<File>,
+}
+
+/// Where changes become durable.
+enum Writes {
+    /// On a thread of its own.
+    Thread {
+        jobs: Option<mpsc::Sender<Job>>,
+        writer: Option<JoinHandle<()>>,
+    },
+    /// At once, in memory.
+    Inline(Arc<Inline>),
 }
 
 impl Embedded {
@@ -112,38 +126,64 @@ impl Embedded {
             .spawn(move || writer.run())
             .map_err(|error| StoreError(format!("no thread for the writer: {error}")))?;
         Ok(Self {
-            jobs: Some(jobs),
-            writer: Some(writer),
+            writes: Writes::Thread {
+                jobs: Some(jobs),
+                writer: Some(writer),
+            },
             readers,
-            _lock: lock,
+            _lock: Some(lock),
         })
     }
 
-    async fn send<T>(
-        &self,
-        job: Job,
-        reply: oneshot::Receiver<Result<T, CommitError>>,
-    ) -> Result<T, CommitError> {
-        let stopped = || StoreError("the writer has stopped".to_owned());
-        let jobs = self.jobs.as_ref().ok_or_else(stopped)?;
-        jobs.send(job).await.map_err(|_| stopped())?;
-        reply.await.map_err(|_| stopped())?
+    /// An empty database in memory, which is gone when this is dropped: for tests. It is the same
+    /// in all else, but it has no threads: each change and each read is done on the thread of
+    /// whoever asks, one at a time, before the call first waits. So all that happens on one thread
+    /// happens in the same order in each run. Of the options, the observer counts.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn open_in_memory(options: EmbeddedOptions) -> Result<Self, StoreError> {
+        let committer = Committer::new(schema::open_in_memory()?, options.observer);
+        let inline = Arc::new(Inline::new(committer));
+        Ok(Self {
+            writes: Writes::Inline(Arc::clone(&inline)),
+            readers: Readers::Inline(inline),
+            _lock: None,
+        })
     }
+}
+
+async fn send<T>(
+    jobs: Option<&mpsc::Sender<Job>>,
+    job: Job,
+    reply: oneshot::Receiver<Result<T, CommitError>>,
+) -> Result<T, CommitError> {
+    let stopped = || StoreError("the writer has stopped".to_owned());
+    let jobs = jobs.ok_or_else(stopped)?;
+    jobs.send(job).await.map_err(|_| stopped())?;
+    reply.await.map_err(|_| stopped())?
 }
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        self.jobs = None;
-        // A writer that has panicked has nothing more to say.
-        let _ = self.writer.take().map(JoinHandle::join);
+        if let Writes::Thread { jobs, writer } = &mut self.writes {
+            *jobs = None;
+            // A writer that has panicked has nothing more to say.
+            let _ = writer.take().map(JoinHandle::join);
+        }
     }
 }
 
 #[async_trait]
 impl Store for Embedded {
     async fn commit(&self, change: Change) -> Result<(), CommitError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Job::Commit(change, reply), answer).await
+        match &self.writes {
+            Writes::Thread { jobs, .. } => {
+                let (reply, answer) = oneshot::channel();
+                send(jobs.as_ref(), Job::Commit(change, reply), answer).await
+            }
+            Writes::Inline(inline) => inline.commit(&change),
+        }
     }
 
     async fn group(&self, group_id: &GroupId) -> Result<Option<StoredGroup>, StoreError> {
@@ -390,8 +430,12 @@ impl Store for Embedded {
     }
 
     async fn sweep(&self, before: u64) -> Result<(), StoreError> {
+        let jobs = match &self.writes {
+            Writes::Thread { jobs, .. } => jobs.as_ref(),
+            Writes::Inline(inline) => return inline.sweep(before),
+        };
         let (reply, answer) = oneshot::channel();
-        match self.send(Job::Sweep(before, reply), answer).await {
+        match send(jobs, Job::Sweep(before, reply), answer).await {
             Ok(()) => Ok(()),
             Err(CommitError::Failed(error)) => Err(error),
             Err(CommitError::Conflict) => Err(StoreError("a sweep cannot conflict".to_owned())),

@@ -7,14 +7,23 @@ use moh_messages::{AudienceDigest, ClientId, DeliveryId, GroupId, ProviderName};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
 
+use super::inline::Inline;
 use super::{bound, name, opaque, schema};
 use crate::change::{Answer, OutboxDelivery, Version, Whose};
 use crate::store::{OutboxItem, OutboxRow, StoreError, StoredGroup};
 
 pub(super) type Found<T> = Result<Option<T>, StoreError>;
 
+/// Where reads run.
+pub(super) enum Readers {
+    /// Beside each other, on tokio's threads for such work.
+    Pool(Pool),
+    /// One at a time, at once.
+    Inline(Arc<Inline>),
+}
+
 /// Connections that read, each for one read at a time.
-pub(super) struct Readers {
+pub(super) struct Pool {
     idle: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
 }
@@ -37,14 +46,26 @@ impl Readers {
         let idle = (0..count)
             .map(|_| schema::open_reader(path))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
+        Ok(Self::Pool(Pool {
             idle: Arc::new(Mutex::new(idle)),
             permits: Arc::new(Semaphore::new(count)),
-        })
+        }))
     }
 
     /// Runs a read on one snapshot of everything whose commit has returned by now.
     pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self {
+            Self::Pool(pool) => pool.read(read).await,
+            Self::Inline(inline) => inline.read(read),
+        }
+    }
+}
+
+impl Pool {
+    async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {

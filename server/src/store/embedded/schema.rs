@@ -89,6 +89,15 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// A connection to a new database in memory, with this version's tables.
+pub(super) fn open_in_memory() -> Result<Connection, StoreError> {
+    let mut connection = Connection::open_in_memory()?;
+    set_up(&connection)?;
+    connection.pragma_update(None, "foreign_keys", false)?;
+    make_tables(&mut connection, Path::new(":memory:"))?;
+    Ok(connection)
+}
+
 /// A connection that reads.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(

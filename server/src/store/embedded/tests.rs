@@ -69,6 +69,54 @@ impl Data for Temporary {
 
 conformance_tests!(Temporary::new());
 
+mod in_memory {
+    use super::*;
+
+    /// The same database, whoever opens it.
+    struct InMemory(Arc<Embedded>);
+
+    impl InMemory {
+        fn new() -> Self {
+            Self(Arc::new(
+                Embedded::open_in_memory(EmbeddedOptions::default()).unwrap(),
+            ))
+        }
+    }
+
+    impl Data for InMemory {
+        fn open(&self) -> Arc<dyn Store> {
+            self.0.clone()
+        }
+    }
+
+    conformance_tests!(InMemory::new());
+
+    #[tokio::test]
+    async fn what_is_asked_for_is_there_at_once() {
+        let store = InMemory::new().open();
+        let change = change(
+            Vec::new(),
+            vec![audience(1, &[Some("alice")]), message(1, None, "x")],
+        );
+        let mut commit = store.commit(change);
+        assert!(matches!(
+            futures_util::poll!(&mut commit),
+            std::task::Poll::Ready(Ok(()))
+        ));
+        let name = provider("a");
+        let digest = digest(1);
+        let mut read = store.audience(&name, &digest);
+        assert!(matches!(
+            futures_util::poll!(&mut read),
+            std::task::Poll::Ready(Ok(Some(members))) if members.len() == 1
+        ));
+        let mut sweep = store.sweep(2_000);
+        assert!(futures_util::poll!(&mut sweep).is_ready());
+        drop(sweep);
+        assert!(queue(&*store, "alice", 0).await.is_empty());
+    }
+}
+
 fn count(path: &Path, table: &str) -> i64 {
     let sql = format!("SELECT count(*) FROM {table}");
     let connection = Connection::open(path).unwrap();

@@ -5,10 +5,11 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::oneshot;
 
+use super::EmbeddedOptions;
+use super::commit::Committer;
 use super::sweep::Sweep;
-use super::{EmbeddedOptions, WriterEvent, apply};
 use crate::change::{Change, Write};
-use crate::store::{CommitError, StoreError};
+use crate::store::CommitError;
 
 pub(super) type Reply = oneshot::Sender<Result<(), CommitError>>;
 
@@ -21,7 +22,7 @@ pub(super) enum Job {
 }
 
 pub(super) struct Writer {
-    connection: Connection,
+    committer: Committer,
     jobs: Receiver<Job>,
     options: EmbeddedOptions,
     sweeps: Vec<(Sweep, Reply)>,
@@ -41,7 +42,7 @@ impl Writer {
         options: EmbeddedOptions,
     ) -> Self {
         Self {
-            connection,
+            committer: Committer::new(connection, options.observer.clone()),
             jobs,
             options,
             sweeps: Vec::new(),
@@ -88,84 +89,27 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, changes: Vec<(Change, Reply)>) {
-        self.observe(WriterEvent::Begin(changes.len()));
-        let results = match self.write(&changes) {
-            Ok(results) => results,
-            Err(error) => {
-                if !self.connection.is_autocommit() {
-                    // Where even this fails, the next BEGIN does, and says so.
-                    let _ = self.connection.execute_batch("ROLLBACK");
-                }
-                vec![Err(CommitError::Failed(error)); changes.len()]
-            }
-        };
-        self.observe(WriterEvent::BeforeReply);
+    fn commit(&self, changes: Vec<(Change, Reply)>) {
+        let all: Vec<_> = changes.iter().map(|(change, _)| change).collect();
+        let results = self.committer.commit(&all);
         for ((_, reply), result) in changes.into_iter().zip(results) {
             // Who does not wait any more does not need the answer.
             let _ = reply.send(result);
         }
     }
 
-    /// The result of each change, or why none of them is durable.
-    fn write(
-        &self,
-        changes: &[(Change, Reply)],
-    ) -> Result<Vec<Result<(), CommitError>>, StoreError> {
-        let run = |sql| -> Result<(), StoreError> {
-            self.connection.prepare_cached(sql)?.execute([])?;
-            Ok(())
-        };
-        run("BEGIN IMMEDIATE")?;
-        let mut results = Vec::with_capacity(changes.len());
-        for (change, _) in changes {
-            let result = apply::expected(&self.connection, &change.expect).and_then(|()| {
-                run("SAVEPOINT change")?;
-                let written = apply::written(&self.connection, &change.writes);
-                // A full disk, among others, ends the transaction with all that is in it.
-                if written.is_err() && !self.connection.is_autocommit() {
-                    run("ROLLBACK TO change")?;
-                    run("RELEASE change")?;
-                } else if written.is_ok() {
-                    run("RELEASE change")?;
-                }
-                written
-            });
-            if self.connection.is_autocommit() {
-                let cause = result.err().map_or_else(String::new, |e| e.to_string());
-                return Err(StoreError(format!("the transaction was given up: {cause}")));
-            }
-            results.push(result);
-        }
-        self.observe(WriterEvent::BeforeCommit);
-        run("COMMIT")?;
-        Ok(results)
-    }
-
-    /// One small step, in a transaction of its own, so that changes hardly wait for it.
+    /// One small step, so that changes hardly wait for it.
     fn sweep_a_little(&mut self) {
         let Some((sweep, _)) = self.sweeps.first_mut() else {
             return;
         };
-        let result = (|| {
-            let transaction = self.connection.transaction()?;
-            let done = sweep.step(&transaction)?;
-            transaction.commit()?;
-            Ok::<_, StoreError>(done)
-        })();
-        let result = match result {
+        let result = match self.committer.sweep(sweep) {
             Ok(false) => return,
             Ok(true) => Ok(()),
             Err(error) => Err(CommitError::Failed(error)),
         };
         let (_, reply) = self.sweeps.remove(0);
         let _ = reply.send(result);
-    }
-
-    fn observe(&self, event: WriterEvent) {
-        if let Some(observer) = &self.options.observer {
-            observer(event);
-        }
     }
 }
 
