@@ -61,6 +61,8 @@ pub struct PeerResponse {
     pub content_type: Option<String>,
     /// `max-age` of `Cache-Control`, in seconds.
     pub max_age_seconds: Option<u64>,
+    /// When to come again, of `Retry-After`, in seconds.
+    pub retry_after_seconds: Option<u32>,
     /// The body.
     pub body: Bytes,
 }
@@ -83,6 +85,8 @@ pub trait Transport: Send + Sync + 'static {
 pub struct PeerAnswer {
     /// The HTTP status.
     pub status: u16,
+    /// When to come again, of `Retry-After`, in seconds; whatever the status is.
+    pub retry_after_seconds: Option<u32>,
     /// The body, if it is one of the protocol's; an answer with another one is `unavailable`.
     pub body: Option<Bytes>,
 }
@@ -237,6 +241,7 @@ impl Federation {
         Ok((
             PeerAnswer {
                 status: response.status,
+                retry_after_seconds: response.retry_after_seconds,
                 body,
             },
             response.max_age_seconds,

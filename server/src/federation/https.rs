@@ -101,6 +101,8 @@ impl Transport for HttpsTransport {
             .and_then(|value| value.split(';').next())
             .map(|value| value.trim().to_ascii_lowercase());
         let max_age_seconds = text(header::CACHE_CONTROL).and_then(max_age);
+        let retry_after_seconds =
+            text(header::RETRY_AFTER).and_then(|value| retry_after(value, text(header::DATE)));
         let status = response.status().as_u16();
         let mut body = BytesMut::new();
         while let Some(chunk) = response
@@ -117,6 +119,7 @@ impl Transport for HttpsTransport {
             status,
             content_type,
             max_age_seconds,
+            retry_after_seconds,
             body: body.freeze(),
         })
     }
@@ -140,6 +143,19 @@ fn max_age(cache_control: &str) -> Option<u64> {
             .strip_prefix("max-age=")
             .and_then(|seconds| seconds.parse().ok())
     })
+}
+
+/// `Retry-After` is a number of seconds or a date. A date counts from that of the answer, so that
+/// it does not matter whose clock is right; without one it says nothing.
+fn retry_after(value: &str, date: Option<&str>) -> Option<u32> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(value.parse().unwrap_or(u32::MAX));
+    }
+    let then = httpdate::parse_http_date(value).ok()?;
+    let now = httpdate::parse_http_date(date?.trim()).ok()?;
+    let seconds = then.duration_since(now).unwrap_or_default().as_secs();
+    Some(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
 /// Resolves a host, and gives those of its addresses that may be connected to: reqwest connects
@@ -264,5 +280,25 @@ mod tests {
     fn max_age_is_found_among_other_directives() {
         assert_eq!(max_age("public, max-age=60"), Some(60));
         assert_eq!(max_age("no-store"), None);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let date = |minute, second| format!("Sun, 06 Nov 1994 08:{minute:02}:{second:02} GMT");
+        let now = date(49, 37);
+        for (value, now, expected) in [
+            ("7", None, Some(7)),
+            (" 120 ", None, Some(120)),
+            ("99999999999999999999", None, Some(u32::MAX)),
+            (date(50, 7).as_str(), Some(now.as_str()), Some(30)),
+            (date(48, 0).as_str(), Some(now.as_str()), Some(0)),
+            (date(50, 7).as_str(), None, None),
+            (date(50, 7).as_str(), Some("then"), None),
+            ("-1", Some(now.as_str()), None),
+            ("1.5", Some(now.as_str()), None),
+            ("", Some(now.as_str()), None),
+        ] {
+            assert_eq!(retry_after(value, now), expected, "{value}");
+        }
     }
 }

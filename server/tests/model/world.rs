@@ -69,6 +69,7 @@ impl Transport for Wires {
             status,
             content_type: Some(CONTENT_TYPE.to_owned()),
             max_age_seconds: None,
+            retry_after_seconds: None,
             body: body.into(),
         };
         if request.path == WELL_KNOWN_PATH {

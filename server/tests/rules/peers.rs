@@ -146,6 +146,7 @@ impl Transport for Peers {
             status,
             content_type: Some(CONTENT_TYPE.to_owned()),
             max_age_seconds: None,
+            retry_after_seconds: None,
             body: body.into(),
         };
         let provider = request.host.as_str();

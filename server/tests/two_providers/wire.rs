@@ -123,6 +123,7 @@ fn answer(status: u16, content_type: &str, body: Vec<u8>) -> PeerResponse {
         status,
         content_type: Some(content_type.to_owned()),
         max_age_seconds: None,
+        retry_after_seconds: None,
         body: body.into(),
     }
 }
