@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::events::Event;
 use crate::key_file::{self, KeyFile};
 use crate::mls::{self, KeyPackageKind};
-use crate::store::{AccountRow, ConnectionRow, Step, Store, StoreError, Tx, blocking};
+use crate::store::{AccountRow, ConnectionRow, Step, Store, StoreError, Tx};
 use crate::transport::ConnectOptions;
 use crate::upkeep::is_half_over;
 
@@ -160,9 +160,9 @@ async fn create(
     path: &Path,
     client: Option<ClientId>,
 ) -> Result<NewDevice, Error> {
-    let key_path = key_file::path_beside(path);
+    let (work, key_path) = (options.work, key_file::path_beside(path));
     let (at, there) = (key_path.clone(), path.exists());
-    let (kept, unreadable) = match blocking(move || KeyFile::read(&at)).await {
+    let (kept, unreadable) = match work.run(move || KeyFile::read(&at)).await {
         Ok(kept) => (kept, None),
         Err(error) => (None, Some(error)),
     };
@@ -194,7 +194,7 @@ async fn create(
         return Err(Error::CipherSuite(cipher_suite));
     }
     let kept_public = kept.as_ref().map(|kept| kept.signer.to_public_vec());
-    let store = Store::open(path, Arc::clone(&options.random)).await?;
+    let store = Store::open(path, Arc::clone(&options.random), work).await?;
     let (account, signer, is_new) = store
         .run(move |tx| first_state(tx, client, cipher_suite, kept))
         .await?;
@@ -202,8 +202,9 @@ async fn create(
         let (client, suite) = (account.client.clone(), account.cipher_suite);
         // One that does not belong to this database may belong to another.
         let at = key_path.clone();
-        blocking(move || KeyFile::set_aside(&at)).await?;
-        blocking(move || KeyFile::write(&key_path, &client, suite, &signer)).await?;
+        work.run(move || KeyFile::set_aside(&at)).await?;
+        work.run(move || KeyFile::write(&key_path, &client, suite, &signer))
+            .await?;
     }
     let row = account.clone();
     let signer = store.run(move |tx| signer_of(tx.storage(), &row)).await?;
@@ -251,7 +252,7 @@ fn first_state(
         Some(kept) => kept.signer,
         None => {
             let scheme = mls::ciphersuite(cipher_suite)?.signature_algorithm();
-            SignatureKeyPair::new(scheme).map_err(Error::mls)?
+            mls::new_signature_key(tx, scheme)?
         }
     };
     signer.store(tx.storage())?;

@@ -86,7 +86,7 @@ mod waits;
 
 pub use account::{DeviceRequest, NewDevice};
 pub use client::Client;
-pub use clock::{Clock, Random, SystemClock, SystemRandom};
+pub use clock::{Clock, Random, SystemClock, SystemRandom, Work};
 pub use connections::{Connection, ConnectionState};
 pub use devices::Device;
 pub use error::{Error, Fault, StoreError, TransportError};

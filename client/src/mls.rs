@@ -1,5 +1,6 @@
 //! What the protocol asks of MLS: leaves, KeyPackages, groups.
 
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use moh_messages::{
     Attestation, CipherSuite, ClientId, DsProtocolVersion, GroupType, KeyPackageBytes, List,
     Message, MohGroupContext, MohLeafNode, PartialGroupInfo, QueueConfig, Rbac, Signature, UserId,
@@ -19,6 +20,9 @@ use openmls::prelude::{
 use openmls::treesync::LeafNodeSource;
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_traits::OpenMlsProvider;
+use openmls_traits::crypto::OpenMlsCrypto;
+use openmls_traits::random::OpenMlsRand;
+use openmls_traits::types::SignatureScheme;
 use tls_codec::{DeserializeBytes, Serialize, VLBytes};
 
 use crate::error::Error;
@@ -139,6 +143,31 @@ pub(crate) fn own_attestation(group: &MlsGroup) -> Option<Attestation> {
 
 pub(crate) fn ciphersuite(suite: CipherSuite) -> Result<Ciphersuite, Error> {
     Ciphersuite::try_from(suite.0).map_err(|_| Error::Mls(format!("ciphersuite {}", suite.0)))
+}
+
+/// A new signature key, from the randomness of the transaction.
+pub(crate) fn new_signature_key(
+    tx: &impl OpenMlsProvider,
+    scheme: SignatureScheme,
+) -> Result<SignatureKeyPair, Error> {
+    let seed: [u8; 32] = tx.rand().random_array().map_err(Error::mls)?;
+    let (private, public) = match scheme {
+        SignatureScheme::ED25519 => {
+            let key = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(Error::mls)?;
+            (seed.to_vec(), key.public_key().as_ref().to_vec())
+        }
+        SignatureScheme::ECDSA_SECP256R1_SHA256 => {
+            // Keys on this curve are made as HPKE makes them.
+            let suite = Ciphersuite::MLS_128_DHKEMP256_AES128GCM_SHA256_P256;
+            let pair = tx
+                .crypto()
+                .derive_hpke_keypair(suite.hpke_config(), &seed)
+                .map_err(Error::mls)?;
+            (pair.private.to_vec(), pair.public)
+        }
+        other => return Err(Error::Mls(format!("signature scheme {other:?}"))),
+    };
+    Ok(SignatureKeyPair::from_raw(scheme, private, public))
 }
 
 /// The same as the protocol has it.
@@ -404,4 +433,32 @@ pub(crate) fn partial_group_info(group_info: &GroupInfo) -> Result<PartialGroupI
         group_info_extensions: List::new(extensions)?,
         signature: Signature::decode(&signature).map_err(Error::mls)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use openmls_rust_crypto::OpenMlsRustCrypto;
+    use openmls_traits::signatures::Signer;
+
+    use super::*;
+
+    #[test]
+    fn a_new_key_verifies_what_it_signs() {
+        let provider = OpenMlsRustCrypto::default();
+        for scheme in [
+            SignatureScheme::ED25519,
+            SignatureScheme::ECDSA_SECP256R1_SHA256,
+        ] {
+            let key = new_signature_key(&provider, scheme).unwrap();
+            let other = new_signature_key(&provider, scheme).unwrap();
+            assert_ne!(key.public(), other.public());
+            let signature = key.sign(b"content").unwrap();
+            let verify = |public| {
+                let crypto = provider.crypto();
+                crypto.verify_signature(scheme, b"content", public, &signature)
+            };
+            verify(key.public()).unwrap();
+            assert!(verify(other.public()).is_err());
+        }
+    }
 }

@@ -17,7 +17,7 @@ use openmls_traits::OpenMlsProvider;
 use openmls_traits::random::OpenMlsRand;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use crate::clock::Random;
+use crate::clock::{Random, Work};
 use crate::error::Error;
 use crate::key_file::{self, KeyFile};
 
@@ -156,6 +156,7 @@ ALTER TABLE parked ADD COLUMN sender TEXT NOT NULL DEFAULT '';
 pub(crate) struct Store {
     conn: Arc<Mutex<Connection>>,
     random: Arc<dyn Random>,
+    work: Work,
     /// Where the client's key is kept apart.
     key_path: Arc<Path>,
     /// The client was deleted.
@@ -172,13 +173,18 @@ pub(crate) struct Tx<'c> {
 
 impl Store {
     /// Opens the database at `path`, or creates it, readable for its owner only.
-    pub(crate) async fn open(path: &Path, random: Arc<dyn Random>) -> Result<Self, Error> {
+    pub(crate) async fn open(
+        path: &Path,
+        random: Arc<dyn Random>,
+        work: Work,
+    ) -> Result<Self, Error> {
         let key_path = key_file::path_beside(path).into();
         let path = path.to_owned();
-        let conn = blocking(move || open_connection(&path)).await?;
+        let conn = work.run(move || open_connection(&path, work)).await?;
         let store = Self {
             conn: Arc::new(Mutex::new(conn)),
             random,
+            work,
             key_path,
             is_over: Arc::default(),
         };
@@ -191,7 +197,8 @@ impl Store {
     /// Deletes all there is, but for the word that the client was deleted.
     pub(crate) async fn wipe(&self) -> Result<(), Error> {
         let key_path = Arc::clone(&self.key_path);
-        blocking(move || KeyFile::delete(&key_path)).await?;
+        let work = self.work;
+        work.run(move || KeyFile::delete(&key_path)).await?;
         let is_over = Arc::clone(&self.is_over);
         let wiped = self
             .run(move |tx| {
@@ -214,7 +221,7 @@ impl Store {
         F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
     {
         let this = self.clone();
-        blocking(move || {
+        let on_database = move || {
             let mut conn = this.conn.lock().unwrap_or_else(PoisonError::into_inner);
             if this.is_over.load(Ordering::Relaxed) {
                 return Err(StoreError::Deleted.into());
@@ -230,30 +237,12 @@ impl Store {
             })?;
             transaction.commit().map_err(StoreError::from)?;
             Ok(result)
-        })
-        .await
+        };
+        self.work.run(on_database).await
     }
 }
 
-/// Does work that takes its time, as of the disk, where it holds up nobody.
-pub(crate) async fn blocking<T, E>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E>
-where
-    T: Send + 'static,
-    E: Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down: nobody waits for this future any more.
-            Err(_) => std::future::pending().await,
-        },
-    }
-}
-
-fn open_connection(path: &Path) -> Result<Connection, StoreError> {
+fn open_connection(path: &Path, work: Work) -> Result<Connection, StoreError> {
     create_private(path)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags)?;
@@ -261,7 +250,11 @@ fn open_connection(path: &Path) -> Result<Connection, StoreError> {
     // One process at a time: two of them would use the same keys of a ratchet twice.
     conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
-    conn.pragma_update(None, "synchronous", "FULL")?;
+    let synchronous = match work {
+        Work::Pool => "FULL",
+        Work::Inline => "OFF",
+    };
+    conn.pragma_update(None, "synchronous", synchronous)?;
     conn.pragma_update(None, "secure_delete", "ON")?;
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -380,7 +373,9 @@ mod tests {
                 .unwrap();
         }
         for _ in 0..2 {
-            let store = Store::open(&path, Arc::new(SystemRandom)).await.unwrap();
+            let store = Store::open(&path, Arc::new(SystemRandom), Work::Pool)
+                .await
+                .unwrap();
             let id = group.clone();
             let since = store.run(move |tx| tx.since(&id)).await.unwrap();
             assert_eq!((since.member, since.state), (0, 0));
@@ -388,10 +383,25 @@ mod tests {
         let conn = Connection::open(&path).unwrap();
         conn.pragma_update(None, "user_version", 99).unwrap();
         drop(conn);
-        let later = Store::open(&path, Arc::new(SystemRandom)).await;
+        let later = Store::open(&path, Arc::new(SystemRandom), Work::Pool).await;
         assert!(matches!(
             later.err(),
             Some(Error::Store(StoreError::Later(99)))
         ));
+    }
+
+    #[tokio::test]
+    async fn work_inline_is_done_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let done_at_once = |work| {
+            let path = path.clone();
+            async move {
+                let opened = Store::open(&path, Arc::new(SystemRandom), work);
+                futures_util::FutureExt::now_or_never(opened).is_some_and(|store| store.is_ok())
+            }
+        };
+        assert!(done_at_once(Work::Inline).await);
+        assert!(!done_at_once(Work::Pool).await);
     }
 }

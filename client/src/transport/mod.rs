@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use moh_messages::{CipherSuite, ProviderName};
 
-use crate::clock::{Clock, Random, SystemClock, SystemRandom};
+use crate::clock::{Clock, Random, SystemClock, SystemRandom, Work};
 use crate::error::{Error, TransportError};
 
 pub(crate) use https::{Https, status_error};
@@ -70,6 +70,7 @@ pub struct ConnectOptions {
     pub(crate) invitation: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
+    pub(crate) work: Work,
     transport: Option<Arc<dyn Transport>>,
 }
 
@@ -95,6 +96,7 @@ impl ConnectOptions {
             invitation: String::new(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
+            work: Work::Pool,
             transport: None,
         }
     }
@@ -152,6 +154,14 @@ impl ConnectOptions {
     #[must_use]
     pub fn random(mut self, random: impl Random) -> Self {
         self.random = Arc::new(random);
+        self
+    }
+
+    /// Does what takes its time where `work` says; on tokio's threads for it unless said
+    /// otherwise.
+    #[must_use]
+    pub fn work(mut self, work: Work) -> Self {
+        self.work = work;
         self
     }
 
