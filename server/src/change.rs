@@ -11,6 +11,8 @@ use moh_messages::{
     ProviderName, PublicKey, SignatureScheme, UserId,
 };
 
+use serde::Serialize;
+
 use crate::crypto::sha256;
 
 /// Which invitation a code is.
@@ -35,6 +37,16 @@ pub struct Seat {
     pub client_id: ClientId,
     /// Which: a client has another one in each group.
     pub queue: QueueDigest,
+}
+
+/// What waits for a provider is in so many lanes, each in its own order: all that is about a group,
+/// or about a client that is gone, is in the same one.
+pub const OUTBOX_LANES: u8 = 4;
+
+/// The lane of what is about a group, or about a client that is gone: less than [`OUTBOX_LANES`].
+#[must_use]
+pub fn outbox_lane(about: &[u8]) -> u8 {
+    sha256(about)[0] % OUTBOX_LANES
 }
 
 /// Writes that are made together, when everything that is expected holds.
@@ -272,12 +284,43 @@ pub enum Write {
         /// As the store numbered it.
         id: u64,
     },
-    /// A delivery that is not tried any more, and kept for the operator.
+    /// What waited for a provider is not tried any more, and kept for the operator. Nothing changes
+    /// where it does not wait.
     OutboxSetAside {
         /// As the store numbered it.
         id: u64,
         /// Why.
+        ending: Ending,
+        /// Why, in words.
         reason: String,
+        /// In milliseconds since the Unix epoch.
+        at: u64,
+    },
+    /// What was set aside waits again, behind all that waits for the same group. Nothing changes
+    /// where it is not set aside, or its payload is given up.
+    OutboxRetry {
+        /// The number that it was set aside with.
+        id: u64,
+        /// Its new id; none: it keeps its own.
+        delivery_id: Option<DeliveryId>,
+        /// In milliseconds since the Unix epoch; it expires as if it were new.
+        at: u64,
+    },
+    /// What was set aside is forgotten.
+    OutboxDrop {
+        /// The number that it was set aside with.
+        id: u64,
+    },
+    /// What is kept for a provider is brought within bounds: the oldest that waits is set aside
+    /// without its payload, the oldest payloads that are set aside are given up, and the oldest
+    /// records forgotten; a bounded number of each in one write. The newest stays.
+    OutboxBounds {
+        /// For whom.
+        destination: ProviderName,
+        /// How much.
+        bounds: OutboxBounds,
+        /// In milliseconds since the Unix epoch.
+        at: u64,
     },
     /// A client of our own, new or with another key.
     Client {
@@ -464,6 +507,36 @@ pub struct OutboxDelivery {
     /// A `QueuePayload`.
     pub payload: Vec<u8>,
 }
+
+/// Why something is not tried any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// The destination has refused this delivery; it may remember that.
+    Refused,
+    /// The destination has refused a request with nothing but this in it.
+    RequestRefused,
+    /// It was tried for as long as anything is.
+    Expired,
+    /// Too much waited for the destination.
+    Crowded,
+    /// What is stored cannot be read.
+    Unreadable,
+}
+
+/// How much is kept for one provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutboxBounds {
+    /// Bytes of what waits: payloads, and [`OUTBOX_ROW_BYTES`] for each.
+    pub waiting_bytes: u64,
+    /// Bytes of payloads that are set aside.
+    pub set_aside_bytes: u64,
+    /// Records of what is set aside.
+    pub set_aside: u64,
+}
+
+/// What is counted, besides its payload, for each that waits, in bytes.
+pub const OUTBOX_ROW_BYTES: u64 = 256;
 
 /// What a provider knows of a client of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -139,6 +139,7 @@ impl Node {
             });
         }
         let (destination, digest) = there;
+        let bounds = self.outbox_bounds(&destination);
         change.writes.push(Write::Outbox(OutboxDelivery {
             destination,
             group_id,
@@ -148,6 +149,7 @@ impl Node {
             created_at: now,
             payload: payload.encode(),
         }));
+        change.writes.push(bounds);
     }
 
     /// The members of an audience of our own clients that is said in full. Where it is new,

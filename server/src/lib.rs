@@ -11,7 +11,7 @@
 //!    refusal.
 //! 5. [`change`]: what is to become durable, as data.
 //! 6. [`store`]: typed reads, and `commit` of a change.
-//! 7. `outbox`: durable deliveries to other providers.
+//! 7. [`outbox`]: durable deliveries to other providers.
 //! 8. `queue`: our own clients' queues: read, acknowledge, wake. `notice` puts in what we have to
 //!    say to them ourselves.
 //!
@@ -38,7 +38,7 @@ pub mod change;
 pub mod store;
 
 mod deliver;
-mod outbox;
+pub mod outbox;
 
 mod queue;
 

@@ -42,7 +42,17 @@ pub struct Limits {
     pub peer_request_ms: u64,
     /// How long a client may wait for its queue in one request, in milliseconds.
     pub max_queue_wait_ms: u32,
-    /// How long messages that a client does not fetch are kept, in days; at least 8.
+    /// How long something for another provider is tried, in hours; at most 168, as others forget
+    /// after 8 days what they have taken.
+    pub outbox_expiry_hours: u64,
+    /// What waits for one other provider, in bytes: payloads, and 256 for each. Beyond it the oldest
+    /// is not tried any more, and a record of it remains.
+    pub max_outbox_bytes_per_peer: u64,
+    /// Payloads for one other provider that are not tried any more, and kept for the operator, in
+    /// bytes. Beyond it the oldest ones are given up, and their records remain.
+    pub max_set_aside_bytes_per_peer: u64,
+    /// How long messages that a client does not fetch are kept, and records of what
+    /// is not tried any more, in days; at least 8.
     pub keep_messages_days: u64,
 }
 
@@ -65,6 +75,9 @@ impl Default for Limits {
             request_body_ms: 30_000,
             peer_request_ms: 30_000,
             max_queue_wait_ms: 60_000,
+            outbox_expiry_hours: 168,
+            max_outbox_bytes_per_peer: 1 << 30,
+            max_set_aside_bytes_per_peer: 64 << 20,
             keep_messages_days: 30,
         }
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::authenticate::Nonces;
-use crate::change::{Change, Write};
+use crate::change::{Change, Write, outbox_lane};
 use crate::clock::{DAY_MS, Environment, Random};
 use crate::config::Registration;
 use crate::deliver::{Written, members_of};
@@ -61,14 +61,15 @@ struct Follows {
     made: Vec<((ProviderName, AudienceDigest), Members)>,
     /// Audiences that get something.
     audiences: BTreeSet<(ProviderName, AudienceDigest)>,
-    /// Providers that get something.
-    destinations: BTreeSet<ProviderName>,
+    /// Lanes of other providers that get something.
+    lanes: BTreeSet<(ProviderName, u8)>,
     /// Clients that are no more.
     gone: Vec<ClientId>,
     wants_removals: bool,
     /// Queues are closed: audiences may have to be said anew.
     closes: bool,
-    /// Other providers are told that a client is gone.
+    /// Something waits for other providers, whoever they are: a client is gone, or something is
+    /// tried again.
     tells: bool,
 }
 
@@ -129,8 +130,8 @@ impl Node {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }));
-        for destination in node.store().outbox_destinations().await? {
-            node.wake_outbox(&destination);
+        for (destination, lane) in node.store().outbox_lanes().await? {
+            node.wake_outbox(&destination, lane);
         }
         let sweeper = node.clone();
         node.tasks().spawn(async move { sweeper.run_sweep().await });
@@ -204,16 +205,18 @@ impl Node {
             }
         }
         if follows.tells {
-            match self.store().outbox_destinations().await {
-                Ok(all) => all.iter().for_each(|provider| self.wake_outbox(provider)),
+            match self.store().outbox_lanes().await {
+                Ok(all) => all
+                    .iter()
+                    .for_each(|(peer, lane)| self.wake_outbox(peer, *lane)),
                 Err(error) => tracing::warn!(%error, "what waits in the outbox is not sent yet"),
             }
         }
         for client in follows.gone {
             self.queues().wake(&[Some(client)]);
         }
-        for destination in follows.destinations {
-            self.wake_outbox(&destination);
+        for (destination, lane) in follows.lanes {
+            self.wake_outbox(&destination, lane);
         }
         if follows.wants_removals {
             self.due().notify_one();
@@ -260,10 +263,12 @@ impl Node {
                     follows.audiences.insert((sender.clone(), digest.clone()));
                 }
                 Write::Outbox(delivery) => {
-                    follows.destinations.insert(delivery.destination.clone());
+                    let lane = outbox_lane(delivery.group_id.as_slice());
+                    follows.lanes.insert((delivery.destination.clone(), lane));
                 }
                 Write::WantRemoval { .. } => follows.wants_removals = true,
                 Write::CloseClient { .. } => (follows.closes, follows.tells) = (true, true),
+                Write::OutboxRetry { .. } => follows.tells = true,
                 Write::Decided { .. } => follows.closes = true,
                 // Who is gone waits no longer.
                 Write::DeleteClient { client_id, .. } => follows.gone.push(client_id.clone()),

@@ -5,9 +5,12 @@
 //! here, it is sent again, a delivery with the same id.
 
 mod lane;
+mod status;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+pub use status::{Chosen, PeerState, PeerStatus};
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moh_messages::ProviderName;
@@ -29,47 +32,51 @@ struct Lane {
     alive: Notify,
 }
 
-/// The destinations that have a task.
+/// The lanes that have a task, by destination and number.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    lanes: Mutex<HashMap<ProviderName, Arc<Lane>>>,
+    lanes: Mutex<BTreeMap<(ProviderName, u8), Arc<Lane>>>,
 }
 
 impl Outbox {
-    fn lanes(&self) -> std::sync::MutexGuard<'_, HashMap<ProviderName, Arc<Lane>>> {
+    fn lanes(&self) -> MutexGuard<'_, BTreeMap<(ProviderName, u8), Arc<Lane>>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A provider was heard of: there is no reason to wait for it any longer.
     pub(crate) fn sign_of_life(&self, provider: &ProviderName) {
-        if let Some(lane) = self.lanes().get(provider) {
+        let lanes = self.lanes();
+        let of = (provider.clone(), 0)..=(provider.clone(), u8::MAX);
+        for lane in lanes.range(of).map(|(_, lane)| lane) {
             lane.alive.notify_one();
         }
     }
 }
 
 impl Node {
-    /// Sees to it that what waits for a destination is delivered.
-    pub(crate) fn wake_outbox(&self, destination: &ProviderName) {
+    /// Sees to it that what waits in a lane is delivered.
+    pub(crate) fn wake_outbox(&self, destination: &ProviderName, number: u8) {
+        let key = (destination.clone(), number);
         let mut lanes = self.outbox().lanes();
-        if let Some(lane) = lanes.get(destination) {
+        if let Some(lane) = lanes.get(&key) {
             lane.new.notify_one();
             return;
         }
         let lane = Arc::new(Lane::default());
-        lanes.insert(destination.clone(), lane.clone());
+        lanes.insert(key, lane.clone());
         let (node, destination) = (self.clone(), destination.clone());
         self.tasks()
-            .spawn(async move { node.run_lane(&destination, &lane).await });
+            .spawn(async move { node.run_lane(&destination, number, &lane).await });
     }
 
-    async fn run_lane(&self, destination: &ProviderName, lane: &Lane) {
-        let mut sender = LaneSender::new(self, destination);
+    async fn run_lane(&self, destination: &ProviderName, number: u8, lane: &Lane) {
+        let mut sender = LaneSender::new(self, destination, number);
         let mut failures = 0u32;
         let stopping = self.stopping();
         loop {
             // An attempt that is cut off is made again after the next start.
             let progress = tokio::select! {
+                biased;
                 progress = sender.deliver_what_waits() => progress,
                 () = stopping.cancelled() => return,
             };
@@ -82,10 +89,11 @@ impl Node {
                         }
                     };
                     tokio::select! {
-                        () = lane.new.notified() => {}
-                        () = has_to_wait => {}
-                        () = stopping.cancelled() => return,
-                    }
+                    biased;
+                            () = lane.new.notified() => {}
+                            () = has_to_wait => {}
+                            () = stopping.cancelled() => return,
+                        }
                     continue;
                 }
                 Ok(Progress::Some) => {
@@ -109,6 +117,7 @@ impl Node {
                 }
             };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 () = lane.alive.notified() => failures = 0,
                 () = stopping.cancelled() => return,

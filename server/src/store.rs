@@ -24,8 +24,8 @@ use moh_messages::{
 };
 
 use crate::change::{
-    Answer, Change, Client, InvitationId, KeyPackage, OutboxDelivery, Pool, PoolState, Seat,
-    Uploads, Version,
+    Answer, Change, Client, Ending, InvitationId, KeyPackage, OutboxDelivery, Pool, PoolState,
+    Seat, Uploads, Version,
 };
 
 /// The store cannot be read or written; nothing is known of what was asked.
@@ -86,6 +86,60 @@ pub enum OutboxItem {
     Delivery(OutboxDelivery),
     /// This client of ours is gone.
     ClientDeleted(ClientId),
+}
+
+/// What was set aside, and is not tried any more unless the operator wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAsideRow {
+    /// Its number; they rise in the order in which things are set aside.
+    pub id: u64,
+    /// For whom it is.
+    pub destination: ProviderName,
+    /// What it is about.
+    pub about: About,
+    /// When it was made, or tried anew, in milliseconds since the Unix epoch.
+    pub created_at: u64,
+    /// In milliseconds since the Unix epoch.
+    pub set_aside_at: u64,
+    /// Why.
+    pub ending: Ending,
+    /// Why, in words.
+    pub reason: String,
+    /// Of its payload, also where that is given up.
+    pub bytes: u64,
+    /// Whether it can be tried again: its payload is not given up.
+    pub can_be_retried: bool,
+}
+
+/// What something in the outbox is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A message of a group.
+    Message(GroupId),
+    /// A request to connect, which makes this group.
+    ConnectionRequest(GroupId),
+    /// This client of ours is gone.
+    ClientDeleted(ClientId),
+}
+
+/// What is kept for one provider.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxTotal {
+    /// For whom.
+    pub destination: ProviderName,
+    /// How much waits.
+    pub waiting: u64,
+    /// Of the payloads that wait.
+    pub waiting_bytes: u64,
+    /// When the oldest that waits was made, in milliseconds since the Unix epoch.
+    pub oldest_at: Option<u64>,
+    /// How much is set aside.
+    pub set_aside: u64,
+    /// Of the payloads that are set aside and kept.
+    pub set_aside_bytes: u64,
+    /// Records of what was set aside that were removed before their time, as there were too many;
+    /// counted as long as anything is kept for the provider.
+    pub forgotten: u64,
 }
 
 /// An item of a client's queue.
@@ -186,14 +240,15 @@ pub trait Store: Send + Sync + 'static {
         delivery_id: &DeliveryId,
     ) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Providers that something waits for.
-    async fn outbox_destinations(&self) -> Result<Vec<ProviderName>, StoreError>;
+    /// Lanes that something waits in, by provider and number.
+    async fn outbox_lanes(&self) -> Result<Vec<(ProviderName, u8)>, StoreError>;
 
-    /// What waits for a provider, deliveries of these groups apart, oldest first: at most `max_rows` of them, and no
-    /// further one once their payloads have `max_bytes` together.
+    /// What waits in a provider's lane, deliveries of these groups apart, oldest first: at most
+    /// `max_rows` of them, and no further one once their payloads have `max_bytes` together.
     async fn outbox(
         &self,
         destination: &ProviderName,
+        lane: u8,
         but: &BTreeSet<GroupId>,
         max_rows: usize,
         max_bytes: usize,
@@ -202,6 +257,22 @@ pub trait Store: Send + Sync + 'static {
     /// The `Recipients` of an audience at another provider.
     async fn outbox_audience(&self, digest: &AudienceDigest)
     -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// What is kept for providers, by name: at most `max` after `after`, those left out for whom
+    /// nothing waits and nothing is set aside.
+    async fn outbox_totals(
+        &self,
+        after: Option<&ProviderName>,
+        max: usize,
+    ) -> Result<Vec<OutboxTotal>, StoreError>;
+
+    /// What is set aside, for one provider or for all, by number: at most `max` after `after`.
+    async fn set_aside(
+        &self,
+        destination: Option<&ProviderName>,
+        after: u64,
+        max: usize,
+    ) -> Result<Vec<SetAsideRow>, StoreError>;
 
     /// A client of our own.
     async fn client(&self, client_id: &ClientId) -> Result<Option<Client>, StoreError>;
@@ -280,7 +351,7 @@ pub trait Store: Send + Sync + 'static {
     async fn acknowledged(&self, client_id: &ClientId) -> Result<u64, StoreError>;
 
     /// Forgets what nobody needs any more: messages that all members of their audience have
-    /// acknowledged; messages and delivery results from before `before`, KeyPackages and
+    /// acknowledged; messages, delivery results and what was set aside from before `before`, KeyPackages and
     /// invitations that have expired by then; audiences without messages stay as long as a sender
     /// may name them.
     async fn sweep(&self, before: u64) -> Result<(), StoreError>;

@@ -12,8 +12,7 @@ use moh_messages::{
 use tls_codec::Size as _;
 use tokio::time::Instant;
 
-use crate::change::{Change, OutboxDelivery, Write};
-use crate::clock::DAY_MS;
+use crate::change::{Change, Ending, OutboxDelivery, Write};
 use crate::inbox::endpoint_of;
 use crate::node::Node;
 use crate::store::{OutboxItem, OutboxRow, StoreError};
@@ -27,8 +26,8 @@ const MAX_REQUEST_BYTES: usize = 7 << 20;
 const MAX_KNOWN: usize = 16_384;
 /// Groups that wait while others go on.
 const MAX_HELD: usize = 256;
-/// Everything is tried for so long.
-const KEEP_MS: u64 = 7 * DAY_MS;
+/// Why something is set aside that was tried for too long.
+const EXPIRED: &str = "expired";
 /// Why something is set aside that was stored wrongly.
 const UNREADABLE: &str = "what is stored cannot be read";
 
@@ -120,6 +119,7 @@ impl Run {
 pub(super) struct LaneSender<'a> {
     node: &'a Node,
     destination: &'a ProviderName,
+    lane: u8,
     /// Audiences that the destination has taken in full.
     known: HashSet<AudienceDigest>,
     /// Groups whose next delivery is not taken yet; the others go on.
@@ -135,10 +135,11 @@ struct Held {
 }
 
 impl<'a> LaneSender<'a> {
-    pub(super) fn new(node: &'a Node, destination: &'a ProviderName) -> Self {
+    pub(super) fn new(node: &'a Node, destination: &'a ProviderName, lane: u8) -> Self {
         Self {
             node,
             destination,
+            lane,
             known: HashSet::new(),
             held: BTreeMap::new(),
             max_batch: MAX_BATCH,
@@ -155,13 +156,20 @@ impl<'a> LaneSender<'a> {
         let held = self.held.iter().filter(|(_, held)| held.until > at);
         let held: BTreeSet<_> = held.map(|(group_id, _)| group_id.clone()).collect();
         let rows = store
-            .outbox(self.destination, &held, self.max_batch, MAX_BATCH_BYTES)
+            .outbox(
+                self.destination,
+                self.lane,
+                &held,
+                self.max_batch,
+                MAX_BATCH_BYTES,
+            )
             .await?;
         let now = self.node.now_ms();
+        let keep_ms = self.node.outbox_expiry_ms();
         let expired: Vec<_> = rows
             .iter()
-            .take_while(|row| row.created_at.saturating_add(KEEP_MS) < now)
-            .map(|row| self.set_aside(row.id, "expired"))
+            .filter(|row| row.created_at.saturating_add(keep_ms) < now)
+            .map(|row| self.set_aside(row.id, Ending::Expired, EXPIRED))
             .collect();
         if !expired.is_empty() {
             self.write(expired).await?;
@@ -173,7 +181,11 @@ impl<'a> LaneSender<'a> {
                 let until = self.held.values().map(|held| held.until).min();
                 return Ok(Progress::Empty(until));
             }
-            Some(Run::Unreadable(id)) => (id, 1, Attempt::Refused(UNREADABLE.to_owned())),
+            Some(Run::Unreadable(id)) => {
+                self.write(vec![self.set_aside(id, Ending::Unreadable, UNREADABLE)])
+                    .await?;
+                return Ok(Progress::Some);
+            }
             Some(Run::ClientDeleted(id, client)) => (id, 1, self.tell(id, &client).await?),
             Some(Run::Deliveries(run)) => {
                 let (deliveries, unreadable) = self.batch(&run).await?;
@@ -191,7 +203,8 @@ impl<'a> LaneSender<'a> {
                 Ok(Progress::Some)
             }
             Attempt::Refused(reason) if tried == 1 => {
-                self.write(vec![self.set_aside(first, &reason)]).await?;
+                self.write(vec![self.set_aside(first, Ending::RequestRefused, &reason)])
+                    .await?;
                 Ok(Progress::Some)
             }
             Attempt::Refused(_) => {
@@ -208,7 +221,13 @@ impl<'a> LaneSender<'a> {
         }
     }
 
-    async fn write(&self, writes: Vec<Write>) -> Result<(), StoreError> {
+    async fn write(&self, mut writes: Vec<Write>) -> Result<(), StoreError> {
+        if writes
+            .iter()
+            .any(|w| matches!(w, Write::OutboxSetAside { .. }))
+        {
+            writes.push(self.node.outbox_bounds(self.destination));
+        }
         let change = Change {
             expect: Vec::new(),
             writes,
@@ -239,7 +258,7 @@ impl<'a> LaneSender<'a> {
                 recipients.map(|recipients| Audience::Full { recipients })
             };
             let Some(audience) = audience else {
-                unreadable.push(self.set_aside(waiting.id, UNREADABLE));
+                unreadable.push(self.set_aside(waiting.id, Ending::Unreadable, UNREADABLE));
                 continue;
             };
             let delivery = Delivery {
@@ -395,7 +414,7 @@ impl<'a> LaneSender<'a> {
                     break;
                 }
                 DeliveryResult::Error(error) => {
-                    writes.push(self.set_aside(waiting.id, &error.to_string()));
+                    writes.push(self.set_aside(waiting.id, Ending::Refused, &error.to_string()));
                     continue;
                 }
             }
@@ -457,12 +476,14 @@ impl<'a> LaneSender<'a> {
         Ok(positions.iter().filter_map(at).collect())
     }
 
-    fn set_aside(&self, id: u64, reason: &str) -> Write {
+    fn set_aside(&self, id: u64, ending: Ending, reason: &str) -> Write {
         let destination = self.destination;
         tracing::warn!(%destination, id, reason, "what waited is set aside");
         Write::OutboxSetAside {
             id,
+            ending,
             reason: reason.to_owned(),
+            at: self.node.now_ms(),
         }
     }
 }

@@ -38,9 +38,10 @@ use moh_messages::{
 };
 
 use crate::change::{
-    Answer, Change, Client, Expect, KeyPackage, OutboxDelivery, Pool, PoolState, Seat, Whose, Write,
+    Answer, Change, Client, Ending, Expect, KeyPackage, OUTBOX_LANES, OutboxDelivery, Pool,
+    PoolState, Seat, Whose, Write, outbox_lane,
 };
-use crate::store::{CommitError, OutboxItem, QueueRow, Store};
+use crate::store::{CommitError, OutboxItem, OutboxRow, QueueRow, Store};
 
 /// Data of a store, empty at first.
 pub(crate) trait Data {
@@ -264,4 +265,16 @@ pub(crate) async fn queue(store: &dyn Store, name: &str, after: u64) -> Vec<Queu
         .queue(&client(name), after, usize::MAX, usize::MAX)
         .await
         .unwrap()
+}
+
+/// What waits for a provider, in whatever lane, oldest first.
+pub(crate) async fn waiting_for(store: &dyn Store, name: &str) -> Vec<OutboxRow> {
+    let mut rows = Vec::new();
+    let (destination, but) = (provider(name), BTreeSet::new());
+    for lane in 0..OUTBOX_LANES {
+        let lane = store.outbox(&destination, lane, &but, usize::MAX, usize::MAX);
+        rows.extend(lane.await.unwrap());
+    }
+    rows.sort_by_key(|row| row.id);
+    rows
 }

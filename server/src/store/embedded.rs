@@ -15,6 +15,7 @@ mod commit;
 mod connections;
 mod inline;
 mod key_packages;
+mod outbox;
 mod queue;
 mod reads;
 mod schema;
@@ -41,7 +42,10 @@ use self::commit::Committer;
 use self::inline::Inline;
 use self::reads::Readers;
 use self::writer::{Job, Writer};
-use super::{CommitError, OutboxRow, QueueRow, Relation, Store, StoreError, StoredGroup, Takes};
+use super::{
+    CommitError, OutboxRow, OutboxTotal, QueueRow, Relation, SetAsideRow, Store, StoreError,
+    StoredGroup, Takes,
+};
 use crate::change::{
     Answer, Change, Client, InvitationId, KeyPackage, Pool, PoolState, Seat, Uploads, Version,
 };
@@ -266,20 +270,21 @@ impl Store for Embedded {
             .await
     }
 
-    async fn outbox_destinations(&self) -> Result<Vec<ProviderName>, StoreError> {
-        self.readers.read(reads::outbox_destinations).await
+    async fn outbox_lanes(&self) -> Result<Vec<(ProviderName, u8)>, StoreError> {
+        self.readers.read(outbox::lanes).await
     }
 
     async fn outbox(
         &self,
         destination: &ProviderName,
+        lane: u8,
         but: &BTreeSet<GroupId>,
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<Vec<OutboxRow>, StoreError> {
         let (destination, but) = (destination.clone(), but.clone());
         self.readers
-            .read(move |c| reads::outbox(c, &destination, &but, max_rows, max_bytes))
+            .read(move |c| outbox::outbox(c, &destination, lane, &but, max_rows, max_bytes))
             .await
     }
 
@@ -289,7 +294,30 @@ impl Store for Embedded {
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let digest = digest.clone();
         self.readers
-            .read(move |c| reads::outbox_audience(c, &digest))
+            .read(move |c| outbox::outbox_audience(c, &digest))
+            .await
+    }
+
+    async fn outbox_totals(
+        &self,
+        after: Option<&ProviderName>,
+        max: usize,
+    ) -> Result<Vec<OutboxTotal>, StoreError> {
+        let after = after.cloned();
+        self.readers
+            .read(move |c| outbox::totals(c, after.as_ref(), max))
+            .await
+    }
+
+    async fn set_aside(
+        &self,
+        destination: Option<&ProviderName>,
+        after: u64,
+        max: usize,
+    ) -> Result<Vec<SetAsideRow>, StoreError> {
+        let destination = destination.cloned();
+        self.readers
+            .read(move |c| outbox::set_aside(c, destination.as_ref(), after, max))
             .await
     }
 

@@ -252,8 +252,8 @@ impl World {
         for provider in self.providers.values_mut() {
             loop {
                 provider.changed.mark_unchanged();
-                let mut waiting = provider.store.outbox_destinations().await.unwrap();
-                waiting.retain(|name| self.wires.node(name.as_str()).is_some());
+                let mut waiting = provider.store.outbox_lanes().await.unwrap();
+                waiting.retain(|(name, _)| self.wires.node(name.as_str()).is_some());
                 if waiting.is_empty() {
                     break;
                 }

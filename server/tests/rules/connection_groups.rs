@@ -1,7 +1,5 @@
 //! Connection groups: two users, one of whom the other has invited.
 
-use std::collections::BTreeSet;
-
 use moh_messages::client_api::{BlockTarget, ConnectionState};
 use moh_messages::{
     ConnectionRequest, DsErrorCode, DsRequestBody, ExternalCommitInfo, GroupType, List, Message,
@@ -16,7 +14,7 @@ use crate::made::Made;
 use crate::member::Plan;
 use crate::parts;
 use crate::scene::{ALL, AMY, BOB, BOBS_LAPTOP, CAROL, Scene, user_of};
-use crate::site::Site;
+use crate::site::{Site, waiting_for};
 
 const VIOLATION: DsErrorCode = DsErrorCode::POLICY_VIOLATION;
 const UNKNOWN: DsErrorCode = DsErrorCode::UNKNOWN_GROUP;
@@ -165,12 +163,8 @@ async fn made_by_a_client_of_its_owner() {
 /// What waits for Bob's provider.
 async fn waiting(scene: &Scene) -> Vec<QueuePayload> {
     let provider = "b.example".parse().unwrap();
-    let rows = scene
-        .site
-        .store
-        .outbox(&provider, &BTreeSet::new(), 1000, 1 << 30)
-        .await;
-    let rows = rows.unwrap().into_iter();
+    let rows = waiting_for(&*scene.site.store, &provider).await;
+    let rows = rows.into_iter();
     let payloads = rows.map(|row| QueuePayload::decode(&row.delivery().unwrap().payload).unwrap());
     payloads.collect()
 }

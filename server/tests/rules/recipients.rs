@@ -1,21 +1,18 @@
 //! Audiences: all leaves at one destination, in their order, and who of them gets nothing.
 
-use std::collections::BTreeSet;
-
 use moh_messages::{Message, QueuePayload, Recipients};
 use moh_server::store::Store as _;
 
 use crate::scene::{ALICE, ALL, BOB, BOBS_LAPTOP, CAROL, Scene};
+use crate::site::waiting_for;
 
 /// What waits for a provider: whom each delivery is for, by name, who gets nothing, and the
 /// audience's digest.
 async fn waiting(scene: &Scene, provider: &str) -> Vec<(Vec<String>, Option<u32>, Vec<u8>)> {
     let (store, home) = (&scene.site.store, &scene.site.homes[provider]);
-    let rows = store
-        .outbox(&provider.parse().unwrap(), &BTreeSet::new(), 1000, 1 << 30)
-        .await;
+    let rows = waiting_for(&**store, &provider.parse().unwrap()).await;
     let mut all = Vec::new();
-    for row in rows.unwrap() {
+    for row in rows {
         let delivery = row.delivery().unwrap();
         let payload = QueuePayload::decode(&delivery.payload).unwrap();
         assert!(matches!(payload, QueuePayload::MlsMessage(_)));

@@ -1,16 +1,12 @@
 //! send_message.
 
-use std::collections::BTreeSet;
-
 use moh_messages::{
     DsErrorCode, DsRequestBody, Message, MlsBytes, Opaque, QueuePayload, SendMessage,
 };
 
-use moh_server::store::Store as _;
-
 use crate::member::{Heard, Plan};
 use crate::scene::{ALICE, AMY, BOB, BOBS_LAPTOP, CAROL, Scene};
-use crate::site::Mail;
+use crate::site::{Mail, waiting_for};
 
 fn of(message: impl Into<Vec<u8>>) -> DsRequestBody {
     DsRequestBody::SendMessage(SendMessage {
@@ -122,12 +118,8 @@ async fn who_is_alone_at_a_provider_has_nothing_sent_there() {
     scene.accepts("a message", 1, &request).await;
     for (destination, expected) in [("b.example", 1), ("c.example", 0)] {
         let destination = destination.parse().unwrap();
-        let rows = scene
-            .site
-            .store
-            .outbox(&destination, &BTreeSet::new(), 100, 1 << 30)
-            .await;
-        let rows = rows.unwrap().into_iter();
+        let rows = waiting_for(&*scene.site.store, &destination).await;
+        let rows = rows.into_iter();
         let same = rows.filter(|row| row.delivery().unwrap().payload == payload);
         assert_eq!(same.count(), expected, "{destination}");
     }

@@ -9,13 +9,14 @@ use std::time::Duration;
 use moh_messages::client_api::QueueItemPayload;
 use moh_messages::{
     CipherSuite, DsError, DsErrorCode, DsRequest, DsRequestBody, DsResponse, DsResponseBody,
-    ExternalSender, GroupId, GroupType, Message, QueuePayload, Rbac, Recipients, RequestGroupId,
+    ExternalSender, GroupId, GroupType, Message, ProviderName, QueuePayload, Rbac, Recipients,
+    RequestGroupId,
 };
 use moh_server::change::OutboxDelivery;
 use moh_server::config::Registration;
 use moh_server::group::Group;
 use moh_server::observe::Unobserved;
-use moh_server::store::{Embedded, EmbeddedOptions, Store as _};
+use moh_server::store::{Embedded, EmbeddedOptions, OutboxRow, Store};
 use moh_server::{Environment, Keys, Limits, Node, Parts, SecretKeys};
 use openmls::prelude::KeyPackage;
 use tempfile::TempDir;
@@ -169,13 +170,7 @@ impl Site {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         for other in OTHERS.into_iter().filter(|other| self.peers.is_open(other)) {
             let provider = other.parse().unwrap();
-            while !self
-                .store
-                .outbox(&provider, &BTreeSet::new(), 1, 1)
-                .await
-                .unwrap()
-                .is_empty()
-            {
+            while !waiting_for(&*self.store, &provider).await.is_empty() {
                 assert!(tokio::time::Instant::now() < deadline, "{other}");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -362,11 +357,7 @@ impl Site {
         let mut waiting = Vec::new();
         for other in OTHERS {
             let provider = other.parse().unwrap();
-            let rows = self
-                .store
-                .outbox(&provider, &BTreeSet::new(), 100_000, 1 << 30)
-                .await;
-            waiting.extend(rows.unwrap());
+            waiting.extend(waiting_for(&*self.store, &provider).await);
         }
         let (taken, deliveries) = self.peers.taken();
         for (client, messages) in taken {
@@ -449,4 +440,18 @@ fn parts(
         transport: peers.clone(),
         observer: Arc::new(Unobserved),
     }
+}
+
+/// Everything that waits for a provider, oldest first.
+pub(crate) async fn waiting_for(store: &dyn Store, provider: &ProviderName) -> Vec<OutboxRow> {
+    let mut rows = Vec::new();
+    for (destination, lane) in store.outbox_lanes().await.unwrap() {
+        if destination == *provider {
+            let but = BTreeSet::new();
+            let lane = store.outbox(provider, lane, &but, 100_000, 1 << 30);
+            rows.extend(lane.await.unwrap());
+        }
+    }
+    rows.sort_by_key(|row| row.id);
+    rows
 }

@@ -204,9 +204,7 @@ async fn who_is_blocked_waits_for_ever() {
         }
     }
     until("everything is delivered", async || {
-        let b = "b.example".parse().unwrap();
-        let waiting = a.store().outbox(&b, &[].into(), 1, 1).await;
-        waiting.unwrap().is_empty()
+        a.waiting_for("b.example").await.is_empty()
     })
     .await;
     for group in &groups {
@@ -240,9 +238,7 @@ async fn a_request_that_has_to_wait() {
     alice.send(&group, "at once").await.unwrap();
     hear_until(&ben, "at once").await;
     // What waits is in order, and is tried again.
-    let b = "b.example".parse().unwrap();
-    let store = world.provider("a.example").store();
-    let waiting = store.outbox(&b, &[].into(), 9, 1 << 20).await.unwrap();
+    let waiting = world.provider("a.example").waiting_for("b.example").await;
     let groups: Vec<_> = waiting
         .iter()
         .map(|row| &row.delivery().unwrap().group_id)
@@ -295,7 +291,7 @@ async fn owners_hear_of_a_lost_device() {
     .await;
     until("nothing waits any more", async || {
         let store = world.provider("b.example").store();
-        store.outbox_destinations().await.unwrap().is_empty()
+        store.outbox_lanes().await.unwrap().is_empty()
     })
     .await;
     // The laptop is still there.

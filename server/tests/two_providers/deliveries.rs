@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use moh_client::{Client, Event, GroupId};
 use moh_messages::{Audience, Delivery};
-use moh_server::store::Store;
 use tokio::time::{Instant, timeout};
 
 use crate::listen::{hear_some, hear_until, hears_nothing, joined, queue, say, texts, until};
@@ -92,16 +91,7 @@ async fn a_provider_that_is_away_for_a_while() {
     send(&group, &alice, &["after the update"]).await;
     let waiting = async || {
         let a = world.provider("a.example");
-        let rows = a
-            .store()
-            .outbox(
-                &"b.example".parse().unwrap(),
-                &BTreeSet::new(),
-                100,
-                1 << 20,
-            )
-            .await;
-        rows.unwrap().len()
+        a.waiting_for("b.example").await.len()
     };
     assert_eq!(waiting().await, 5);
     let requests = || world.provider("a.example").wire.requests("b.example");
@@ -117,11 +107,7 @@ async fn a_provider_that_is_away_for_a_while() {
     );
     until("the outbox is empty", async || {
         let a = world.provider("a.example");
-        let left = a
-            .store()
-            .outbox(&"b.example".parse().unwrap(), &BTreeSet::new(), 1, 1)
-            .await;
-        left.unwrap().is_empty()
+        a.waiting_for("b.example").await.is_empty()
     })
     .await;
     world.end().await;
@@ -224,16 +210,7 @@ async fn a_provider_that_does_not_answer_holds_up_nobody_else() {
     say(&group, &bob, &[&alice], "still here").await;
     assert!(began.elapsed() < PROMPTLY, "{:?}", began.elapsed());
     let a = world.provider("a.example");
-    let rows = a
-        .store()
-        .outbox(
-            &"c.example".parse().unwrap(),
-            &BTreeSet::new(),
-            100,
-            1 << 20,
-        )
-        .await;
-    assert_eq!(rows.unwrap().len(), 7);
+    assert_eq!(a.waiting_for("c.example").await.len(), 7);
     // Nor does it keep the owner from ending.
     timeout(PROMPTLY, world.end()).await.unwrap();
 }

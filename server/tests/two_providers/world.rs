@@ -1,6 +1,6 @@
 //! Real providers on real sockets of this machine, and what a test does to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,7 +13,7 @@ use moh_server::config::Registration;
 use moh_server::federation::{HttpsOptions, HttpsTransport, Override};
 use moh_server::http::{Listener, tls_config};
 use moh_server::observe::{Observer, RequestEvent};
-use moh_server::store::{Embedded, EmbeddedOptions};
+use moh_server::store::{Embedded, EmbeddedOptions, OutboxRow, Store};
 use moh_server::{Environment, Keys, Limits, Node, Parts, SecretKeys};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
@@ -270,6 +270,22 @@ impl Provider {
     /// Its keys, for requests in its name.
     pub(crate) fn keys(&self) -> Keys {
         Keys::new(self.name.parse().unwrap(), &self.secret).unwrap()
+    }
+
+    /// Everything that waits for another provider, oldest first.
+    pub(crate) async fn waiting_for(&self, other: &str) -> Vec<OutboxRow> {
+        let mut rows = Vec::new();
+        for (destination, lane) in self.store().outbox_lanes().await.unwrap() {
+            if destination.as_str() == other {
+                let but = BTreeSet::new();
+                let lane = self
+                    .store()
+                    .outbox(&destination, lane, &but, 10_000, 1 << 30);
+                rows.extend(lane.await.unwrap());
+            }
+        }
+        rows.sort_by_key(|row| row.id);
+        rows
     }
 
     /// The file with what is durable.

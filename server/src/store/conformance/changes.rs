@@ -24,7 +24,7 @@ pub(crate) async fn a_change_is_made_whole_or_not_at_all(data: &impl Data) {
     let nothing_is_there = async || {
         assert_eq!(store.group(&group_id("g")).await.unwrap(), None);
         assert_eq!(queue(&*store, "alice", 0).await, []);
-        assert_eq!(store.outbox_destinations().await.unwrap(), []);
+        assert_eq!(store.outbox_lanes().await.unwrap(), []);
         assert_eq!(store.outbox_audience(&digest(9)).await.unwrap(), None);
         assert_eq!(store.client(&client("alice")).await.unwrap(), None);
         assert_eq!(count_key_packages(&*store, 0).await, 0);
@@ -49,7 +49,10 @@ pub(crate) async fn a_change_is_made_whole_or_not_at_all(data: &impl Data) {
     write(&*store, writes()).await;
     assert_eq!(store.group_version(&group_id("g")).await.unwrap(), Some(0));
     assert_eq!(payloads(&queue(&*store, "alice", 0).await), ["one"]);
-    assert_eq!(store.outbox_destinations().await.unwrap(), [provider("b")]);
+    assert_eq!(
+        store.outbox_lanes().await.unwrap(),
+        [(provider("b"), outbox_lane(b"g"))]
+    );
     assert!(store.client(&client("alice")).await.unwrap().is_some());
     assert_eq!(count_key_packages(&*store, 0).await, 1);
 }
@@ -237,11 +240,7 @@ pub(crate) async fn numbers_are_never_given_twice(data: &impl Data) {
         let row = queue(&*store, "alice", last_sequence).await.remove(0);
         assert!(row.sequence > last_sequence);
         last_sequence = row.sequence;
-        let waiting = store
-            .outbox(&provider("b"), &BTreeSet::new(), 9, 999)
-            .await
-            .unwrap()
-            .remove(0);
+        let waiting = waiting_for(&*store, "b").await.remove(0);
         assert!(waiting.id > last_id);
         last_id = waiting.id;
         // Everything is gone again; the numbers go on, also when opened again.

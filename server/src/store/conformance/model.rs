@@ -244,8 +244,7 @@ impl Plan {
             let write = if dice.one_in(2) {
                 Write::OutboxDone { id }
             } else {
-                let reason = "refused".to_owned();
-                Write::OutboxSetAside { id, reason }
+                set_aside(id, Ending::Refused, 7)
             };
             self.change.writes.push(write);
             return;
@@ -386,16 +385,8 @@ async fn compare(store: &dyn Store, model: &Model, known: &mut Known) {
         }
     }
     for destination in ["b", "c"] {
-        let rows = store
-            .outbox(
-                &provider(destination),
-                &BTreeSet::new(),
-                usize::MAX,
-                usize::MAX,
-            )
-            .await;
         let mut found = Vec::new();
-        for row in rows.unwrap() {
+        for row in waiting_for(store, destination).await {
             let payload = String::from_utf8(row.delivery().unwrap().payload.clone()).unwrap();
             let id = known.ids.entry(payload.clone()).or_insert(row.id);
             assert_eq!(*id, row.id);

@@ -3,8 +3,10 @@
 use moh_messages::{AudienceDigest, ClientId, GroupId, ProviderName};
 use rusqlite::{Connection, OptionalExtension, Params, params};
 
-use super::{StoreError, accounts, bindings, bound, connections, int, key_packages, reads, upkeep};
-use crate::change::{Answer, Expect, OutboxDelivery, Whose, Write};
+use super::{
+    StoreError, accounts, bindings, bound, connections, int, key_packages, outbox, reads, upkeep,
+};
+use crate::change::{Answer, Expect, Whose, Write};
 use crate::store::CommitError;
 
 pub(super) type Made = Result<(), CommitError>;
@@ -94,18 +96,13 @@ pub(super) fn written(connection: &Connection, writes: &[Write]) -> Made {
             | Write::Mute { .. } => bindings::written(connection, write),
             Write::Message { .. } => message(connection, write),
             Write::Delivered { .. } => delivered(connection, write),
-            Write::OutboxAudience { digest, recipients } => {
-                outbox_audience(connection, digest, recipients)
-            }
-            Write::Outbox(delivery) => outbox(connection, delivery),
-            Write::OutboxDone { id } => {
-                run(connection, "DELETE FROM outbox WHERE id = ?1", [bound(*id)])
-            }
-            Write::OutboxSetAside { id, reason } => run(
-                connection,
-                "UPDATE outbox SET set_aside_reason = ?2 WHERE id = ?1",
-                params![bound(*id), reason],
-            ),
+            Write::OutboxAudience { .. }
+            | Write::Outbox(_)
+            | Write::OutboxDone { .. }
+            | Write::OutboxSetAside { .. }
+            | Write::OutboxRetry { .. }
+            | Write::OutboxDrop { .. }
+            | Write::OutboxBounds { .. } => outbox::written(connection, write),
             Write::Client { .. }
             | Write::UseInvitation { .. }
             | Write::Nonce { .. }
@@ -369,46 +366,6 @@ fn delivered(connection: &Connection, write: &Write) -> Made {
             delivery_id.as_slice(),
             int(*received_at)?,
             result
-        ],
-    )
-}
-
-fn outbox_audience(connection: &Connection, digest: &AudienceDigest, recipients: &[u8]) -> Made {
-    let new = rows(
-        connection,
-        "INSERT INTO outbox_audience_uses (digest, used_at) VALUES (?1, 0) ON CONFLICT DO NOTHING",
-        [digest.as_slice()],
-    )?;
-    if new == 0 {
-        return Ok(());
-    }
-    run(
-        connection,
-        "INSERT INTO outbox_audiences (digest, recipients) VALUES (?1, ?2)",
-        params![digest.as_slice(), recipients],
-    )
-}
-
-fn outbox(connection: &Connection, delivery: &OutboxDelivery) -> Made {
-    let created_at = int(delivery.created_at)?;
-    one(
-        connection,
-        "UPDATE outbox_audience_uses SET used_at = max(used_at, ?2) WHERE digest = ?1",
-        params![delivery.digest.as_slice(), created_at],
-    )?;
-    run(
-        connection,
-        "INSERT INTO outbox
-             (destination, group_id, delivery_id, digest, except_position, created_at, payload)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        params![
-            delivery.destination.as_str(),
-            delivery.group_id.as_slice(),
-            delivery.delivery_id.as_slice(),
-            delivery.digest.as_slice(),
-            delivery.except,
-            created_at,
-            delivery.payload
         ],
     )
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::apply::{Made, new_audience, run};
 use super::{connections, int, name, time};
-use crate::change::{QueueDigest, Seat, Write};
+use crate::change::{QueueDigest, Seat, Write, outbox_lane};
 use crate::store::{CommitError, StoreError, Takes};
 
 /// As `queue_bindings` has it.
@@ -32,8 +32,8 @@ pub(super) const RENAME: &str = "
 
 pub(super) const TELL_PEERS: &str = "
     INSERT INTO outbox
-        (destination, group_id, delivery_id, digest, created_at, payload, deleted_client)
-    SELECT provider, X'', X'', X'', ?2, X'', client FROM client_peers WHERE client = ?1";
+        (destination, lane, group_id, delivery_id, digest, created_at, payload, deleted_client)
+    SELECT provider, ?3, X'', X'', X'', ?2, X'', client FROM client_peers WHERE client = ?1";
 
 /// What a queue does with deliveries by a provider, and whether it throws them away.
 fn takes(
@@ -234,7 +234,8 @@ fn peer(connection: &Connection, client_id: &ClientId, provider: &ProviderName) 
 
 fn close_client(connection: &Connection, client_id: &ClientId, at: u64) -> Made {
     let client = client_id.as_str();
-    run(connection, TELL_PEERS, params![client, int(at)?])?;
+    let lane = outbox_lane(client.as_bytes());
+    run(connection, TELL_PEERS, params![client, int(at)?, lane])?;
     run(connection, RENAME_ALL, [client])?;
     run(
         connection,

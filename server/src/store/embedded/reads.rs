@@ -1,6 +1,5 @@
 //! Reads: the connections for them, and each one in SQL.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use moh_messages::{AudienceDigest, ClientId, DeliveryId, GroupId, ProviderName};
@@ -9,8 +8,8 @@ use tokio::sync::Semaphore;
 
 use super::inline::Inline;
 use super::{bound, name, opaque, schema};
-use crate::change::{Answer, OutboxDelivery, Version, Whose};
-use crate::store::{OutboxItem, OutboxRow, StoreError, StoredGroup};
+use crate::change::{Answer, Version, Whose};
+use crate::store::{StoreError, StoredGroup};
 
 pub(super) type Found<T> = Result<Option<T>, StoreError>;
 
@@ -246,78 +245,6 @@ pub(super) fn delivered(
         .query_row(params![sender.as_str(), delivery_id.as_slice()], |row| {
             row.get(0)
         })
-        .optional()?)
-}
-
-pub(super) fn outbox_destinations(
-    connection: &Connection,
-) -> Result<Vec<ProviderName>, StoreError> {
-    // One look into the index for each destination, however many deliveries it has.
-    let mut next = connection.prepare_cached(
-        "SELECT destination FROM outbox
-         WHERE destination > ?1 AND set_aside_reason IS NULL ORDER BY destination LIMIT 1",
-    )?;
-    let mut destinations: Vec<ProviderName> = Vec::new();
-    loop {
-        let after = destinations.last().map_or("", ProviderName::as_str);
-        let Some(destination) = next
-            .query_row([after], |row| row.get::<_, String>(0))
-            .optional()?
-        else {
-            return Ok(destinations);
-        };
-        destinations.push(name(&destination)?);
-    }
-}
-
-pub(super) fn outbox(
-    connection: &Connection,
-    destination: &ProviderName,
-    but: &BTreeSet<GroupId>,
-    max_rows: usize,
-    max_bytes: usize,
-) -> Result<Vec<OutboxRow>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, group_id, delivery_id, digest, except_position, created_at, payload,
-             deleted_client
-         FROM outbox WHERE destination = ?1 AND set_aside_reason IS NULL ORDER BY id",
-    )?;
-    let mut rows = statement.query([destination.as_str()])?;
-    let (mut found, mut bytes) = (Vec::new(), 0);
-    while found.len() < max_rows && (bytes < max_bytes || found.is_empty()) {
-        let Some(row) = rows.next()? else { break };
-        let group_id: GroupId = opaque(row.get(1)?)?;
-        if but.contains(&group_id) {
-            continue;
-        }
-        let payload: Vec<u8> = row.get(6)?;
-        bytes += payload.len();
-        let (created_at, deleted) = (number(row, 5)?, row.get::<_, Option<String>>(7)?);
-        let item = match deleted {
-            Some(client) => OutboxItem::ClientDeleted(name(&client)?),
-            None => OutboxItem::Delivery(OutboxDelivery {
-                destination: destination.clone(),
-                group_id,
-                delivery_id: opaque(row.get(2)?)?,
-                digest: opaque(row.get(3)?)?,
-                except: row.get(4)?,
-                created_at,
-                payload,
-            }),
-        };
-        found.push(OutboxRow {
-            id: number(row, 0)?,
-            created_at,
-            item,
-        });
-    }
-    Ok(found)
-}
-
-pub(super) fn outbox_audience(connection: &Connection, digest: &AudienceDigest) -> Found<Vec<u8>> {
-    Ok(connection
-        .prepare_cached("SELECT recipients FROM outbox_audiences WHERE digest = ?1")?
-        .query_row([digest.as_slice()], |row| row.get(0))
         .optional()?)
 }
 

@@ -29,7 +29,7 @@ enum Stage {
     OutboxAudiences(Vec<u8>),
 }
 
-const OLD: [&str; 6] = [
+const OLD: [&str; 7] = [
     "DELETE FROM messages WHERE sequence IN
          (SELECT sequence FROM messages WHERE received_at < ?1 LIMIT ?2)",
     "DELETE FROM delivered WHERE (sender, delivery_id) IN
@@ -42,6 +42,8 @@ const OLD: [&str; 6] = [
          (SELECT invitation FROM used_invitations WHERE expires_at < ?1 LIMIT ?2)",
     "DELETE FROM key_package_queues WHERE queue IN
          (SELECT queue FROM key_package_queues WHERE expires_at < ?1 LIMIT ?2)",
+    "DELETE FROM outbox_set_aside WHERE id IN
+         (SELECT id FROM outbox_set_aside WHERE set_aside_at < ?1 LIMIT ?2)",
 ];
 
 impl Sweep {
@@ -122,9 +124,11 @@ impl Sweep {
         after: &[u8],
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let mut statement = connection.prepare_cached(
-            "SELECT digest, used_at, used_at < ?2 AND NOT EXISTS
-                 (SELECT 1 FROM outbox WHERE outbox.digest = outbox_audience_uses.digest)
-             FROM outbox_audience_uses WHERE digest > ?1 ORDER BY digest LIMIT ?3",
+            "SELECT digest, used_at, used_at < ?2
+                 AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.digest = uses.digest)
+                 AND NOT EXISTS (SELECT 1 FROM outbox_set_aside AS aside
+                                 WHERE aside.digest = uses.digest AND payload IS NOT NULL)
+             FROM outbox_audience_uses AS uses WHERE digest > ?1 ORDER BY digest LIMIT ?3",
         )?;
         let found: Vec<(Vec<u8>, i64, bool)> = statement
             .query_map(params![after, self.before, DIGESTS], |row| {

@@ -153,6 +153,9 @@ fn weight(write: &Write) -> usize {
         | Write::ClientPeer { .. }
         | Write::OutboxDone { .. }
         | Write::OutboxSetAside { .. }
+        | Write::OutboxRetry { .. }
+        | Write::OutboxDrop { .. }
+        | Write::OutboxBounds { .. }
         | Write::Client { .. }
         | Write::UseInvitation { .. }
         | Write::Nonce { .. }

@@ -6,7 +6,7 @@
 
 use rusqlite::{Connection, params};
 
-use crate::change::queue_digest;
+use crate::change::{outbox_lane, queue_digest};
 use crate::group::queue_of_key_package;
 use crate::store::StoreError;
 
@@ -21,7 +21,7 @@ pub(super) struct Step {
 }
 
 /// From each version to the next, the first from [`FIRST_RELEASED_VERSION`].
-pub(super) const STEPS: [Step; 2] = [
+pub(super) const STEPS: [Step; 3] = [
     Step {
         sql: &[ACCOUNTS_AND_KEY_PACKAGES, DELIVERIES_AND_CONNECTIONS],
         then: open_queues_of_last_resorts,
@@ -29,6 +29,10 @@ pub(super) const STEPS: [Step; 2] = [
     Step {
         sql: &[NONCES],
         then: |_| Ok(()),
+    },
+    Step {
+        sql: &[LANES_AND_TOTALS],
+        then: give_lanes,
     },
 ];
 
@@ -317,6 +321,117 @@ fn open_queues_of_last_resorts(connection: &Connection) -> Result<(), StoreError
              ON CONFLICT DO NOTHING",
             params![queue_digest(&queue), client],
         )?;
+    }
+    Ok(())
+}
+
+/// To version 5: the outbox has lanes, and totals that are kept by triggers, so that no write can
+/// forget them; what is set aside has a table of its own, and is numbered in that order.
+const LANES_AND_TOTALS: &str = "
+CREATE TABLE outbox_set_aside (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    destination TEXT NOT NULL,
+    lane INTEGER NOT NULL,
+    group_id BLOB NOT NULL,
+    delivery_id BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    except_position INTEGER,
+    created_at INTEGER NOT NULL,
+    set_aside_at INTEGER NOT NULL,
+    -- 0: the delivery was refused, 1: the request was, 2: expired, 3: too much waited, 4: unreadable.
+    ending INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    -- 0: a message, 1: a request to connect, 2: a client is gone.
+    kind INTEGER NOT NULL,
+    -- Of the payload, also where that is given up.
+    bytes INTEGER NOT NULL,
+    -- None where it is given up.
+    payload BLOB,
+    deleted_client TEXT
+);
+INSERT INTO outbox_set_aside
+        (destination, lane, group_id, delivery_id, digest, except_position, created_at,
+         set_aside_at, ending, reason, kind, bytes, payload, deleted_client)
+    SELECT destination, 0, group_id, delivery_id, digest, except_position, created_at, created_at,
+        CASE set_aside_reason WHEN 'expired' THEN 2 ELSE 0 END, set_aside_reason,
+        CASE WHEN deleted_client IS NOT NULL THEN 2 WHEN substr(payload, 1, 1) = X'01' THEN 1
+            ELSE 0 END,
+        length(payload), payload, deleted_client
+    FROM outbox WHERE set_aside_reason IS NOT NULL ORDER BY id;
+DELETE FROM outbox WHERE set_aside_reason IS NOT NULL;
+CREATE INDEX outbox_set_aside_by_destination ON outbox_set_aside (destination, id);
+CREATE INDEX outbox_set_aside_kept ON outbox_set_aside (destination, id)
+    WHERE payload IS NOT NULL;
+CREATE INDEX outbox_set_aside_by_digest ON outbox_set_aside (digest) WHERE payload IS NOT NULL;
+CREATE INDEX outbox_set_aside_by_time ON outbox_set_aside (set_aside_at);
+DROP INDEX outbox_waiting;
+ALTER TABLE outbox DROP COLUMN set_aside_reason;
+ALTER TABLE outbox ADD COLUMN lane INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX outbox_waiting ON outbox (destination, lane, id);
+CREATE TABLE outbox_totals (
+    destination TEXT PRIMARY KEY,
+    waiting INTEGER NOT NULL,
+    waiting_bytes INTEGER NOT NULL,
+    set_aside INTEGER NOT NULL,
+    -- Of the payloads that are kept.
+    set_aside_bytes INTEGER NOT NULL,
+    -- Records that were removed before their time, as there were too many.
+    forgotten INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+INSERT INTO outbox_totals (destination, waiting, waiting_bytes, set_aside, set_aside_bytes)
+    SELECT destination, sum(waiting), sum(waiting_bytes), sum(set_aside), sum(set_aside_bytes)
+    FROM (SELECT destination, 1 AS waiting, length(payload) AS waiting_bytes, 0 AS set_aside,
+              0 AS set_aside_bytes FROM outbox
+          UNION ALL
+          SELECT destination, 0, 0, 1, length(payload) FROM outbox_set_aside)
+    GROUP BY destination;
+CREATE TRIGGER outbox_waits AFTER INSERT ON outbox BEGIN
+    INSERT INTO outbox_totals (destination, waiting, waiting_bytes, set_aside, set_aside_bytes)
+        VALUES (NEW.destination, 1, length(NEW.payload), 0, 0)
+        ON CONFLICT DO UPDATE SET waiting = waiting + 1,
+            waiting_bytes = waiting_bytes + excluded.waiting_bytes;
+END;
+CREATE TRIGGER outbox_waits_no_longer AFTER DELETE ON outbox BEGIN
+    UPDATE outbox_totals
+        SET waiting = waiting - 1, waiting_bytes = waiting_bytes - length(OLD.payload)
+        WHERE destination = OLD.destination;
+    DELETE FROM outbox_totals
+        WHERE destination = OLD.destination AND waiting = 0 AND set_aside = 0;
+END;
+CREATE TRIGGER outbox_is_set_aside AFTER INSERT ON outbox_set_aside BEGIN
+    INSERT INTO outbox_totals (destination, waiting, waiting_bytes, set_aside, set_aside_bytes)
+        VALUES (NEW.destination, 0, 0, 1, coalesce(length(NEW.payload), 0))
+        ON CONFLICT DO UPDATE SET set_aside = set_aside + 1,
+            set_aside_bytes = set_aside_bytes + excluded.set_aside_bytes;
+END;
+CREATE TRIGGER outbox_payload_is_given_up AFTER UPDATE OF payload ON outbox_set_aside BEGIN
+    UPDATE outbox_totals SET set_aside_bytes = set_aside_bytes
+            - coalesce(length(OLD.payload), 0) + coalesce(length(NEW.payload), 0)
+        WHERE destination = NEW.destination;
+END;
+CREATE TRIGGER outbox_is_not_set_aside AFTER DELETE ON outbox_set_aside BEGIN
+    UPDATE outbox_totals SET set_aside = set_aside - 1,
+            set_aside_bytes = set_aside_bytes - coalesce(length(OLD.payload), 0)
+        WHERE destination = OLD.destination;
+    DELETE FROM outbox_totals
+        WHERE destination = OLD.destination AND waiting = 0 AND set_aside = 0;
+END;
+";
+
+/// To version 5: what is in the outbox is given its lanes.
+fn give_lanes(connection: &Connection) -> Result<(), StoreError> {
+    for table in ["outbox", "outbox_set_aside"] {
+        let mut rows =
+            connection.prepare(&format!("SELECT id, group_id, deleted_client FROM {table}"))?;
+        let mut give =
+            connection.prepare(&format!("UPDATE {table} SET lane = ?2 WHERE id = ?1"))?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            let (id, group, client): (i64, Vec<u8>, Option<String>) =
+                (row.get(0)?, row.get(1)?, row.get(2)?);
+            let of = client.map_or(group, String::into_bytes);
+            give.execute(params![id, outbox_lane(&of)])?;
+        }
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! A file of an older version keeps what is in it, and is the same as a new one afterwards.
 
-use std::collections::BTreeSet;
-
 use moh_messages::{Message as _, QueueConfig, extension_type};
 use openmls::prelude::{
     BasicCredential, Capabilities, Ciphersuite, CredentialWithKey, Extension, ExtensionType,
@@ -11,7 +9,7 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 
 use crate::change::queue_digest;
-use crate::store::conformance::{client, key_package, known_client, pool};
+use crate::store::conformance::{client, key_package, known_client, pool, waiting_for};
 
 use super::*;
 
@@ -80,10 +78,7 @@ async fn a_file_of_version_2_keeps_what_is_in_it() {
         assert!(store.consent(&alice, &bob).await.unwrap());
         let items = queue(&*store, "alice", 0).await;
         assert_eq!((payloads(&items), items[0].sequence), (vec!["hello"], 1));
-        let waiting = store
-            .outbox(&provider("c"), &BTreeSet::new(), 9, 999)
-            .await
-            .unwrap();
+        let waiting = waiting_for(&*store, "c").await;
         assert_eq!(waiting.len(), 1);
         assert_eq!(waiting[0].delivery().unwrap().payload, b"out");
         let version = store.group_version(&group_id("old")).await.unwrap();
