@@ -74,5 +74,6 @@ mod tests {
         let all = moh_server::Config::read(&path).unwrap();
         assert_eq!(all.limits, config.limits);
         assert_eq!(all.registration, config.registration);
+        assert_eq!(all.federation, config.federation);
     }
 }

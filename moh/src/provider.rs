@@ -36,6 +36,11 @@ impl Running {
         Ok(Self { node, stop, served })
     }
 
+    /// The provider.
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
     /// Takes no further request, finishes those that are there, and ends.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
@@ -80,6 +85,7 @@ pub(crate) fn for_development(
             extra_roots,
             allow_private_addresses: true,
             hosts,
+            ..FederationConfig::default()
         },
         limits: Limits::default(),
     })

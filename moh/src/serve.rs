@@ -1,4 +1,4 @@
-//! `moh serve`: run a provider until SIGTERM or SIGINT.
+//! `moh serve`: run a provider until SIGTERM or SIGINT; SIGHUP has it read its configuration again.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use moh_messages::ProviderName;
+use moh_server::config::Reload;
 use moh_server::observe::Unobserved;
-use moh_server::{Config, Environment};
+use moh_server::{Config, Environment, Node};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::authority::Authority;
@@ -24,7 +25,8 @@ Examples:
       --authority dev --peer b.example=127.0.0.1:8442
 
 When the provider takes requests it prints one line, `ready https://ADDRESS name=DOMAIN`.
-MOH_LOG=info logs more to stderr.")]
+MOH_LOG=info logs more to stderr. On SIGHUP it reads the configuration again: which other providers
+it talks to can be changed while it runs.")]
 pub(crate) struct Arguments {
     /// The configuration, as `moh init` writes it
     #[arg(
@@ -77,6 +79,7 @@ fn peer(text: &str) -> Result<(String, SocketAddr), String> {
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let config = match &arguments.config {
         Some(path) => Config::read(path)?,
         None => development(&arguments)?,
@@ -88,12 +91,37 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "ready https://{address} name={}", config.name)?;
     out.flush()?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let reload = arguments.config.map(|path| Reload::new(path, config));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => if let Some(reload) = &reload {
+                read_again(reload, running.node()).await;
+            },
+        }
     }
     running.stop().await;
     Ok(())
+}
+
+/// Reads the configuration again, and says what came of it.
+async fn read_again(reload: &Reload, node: &Node) {
+    let reloaded = match reload.reload(node).await {
+        Ok(reloaded) => reloaded,
+        Err(error) => {
+            tracing::error!(%error, "the configuration was read again, and nothing was changed");
+            return;
+        }
+    };
+    let policy_changed = reloaded.policy_changed;
+    tracing::info!(policy_changed, "the configuration was read again");
+    for setting in reloaded.need_restart {
+        tracing::warn!(
+            setting,
+            "a setting has changed; it holds from the next start"
+        );
+    }
 }
 
 fn development(arguments: &Arguments) -> Result<Config> {

@@ -72,37 +72,75 @@ impl OnBehalf {
     }
 }
 
-/// A request that a provider signs.
+/// A request that comes from a provider.
 pub trait FromProvider: Request + SignedLast {
-    /// Who says that it signed, and the signature; none where somebody else signs.
-    fn claim(&self) -> Option<(&ProviderName, &ProviderAuth)>;
+    /// The provider that it says it is from.
+    fn sender(&self) -> &ProviderName;
+    /// The provider's signature; none where somebody else signs.
+    fn auth(&self) -> Option<&ProviderAuth>;
 }
 
 impl FromProvider for DsRequest {
-    fn claim(&self) -> Option<(&ProviderName, &ProviderAuth)> {
+    fn sender(&self) -> &ProviderName {
+        &self.sender
+    }
+    fn auth(&self) -> Option<&ProviderAuth> {
         match &self.auth {
-            DsAuth::Provider { provider_auth, .. } => Some((&self.sender, provider_auth)),
+            DsAuth::Provider { provider_auth, .. } => Some(provider_auth),
             DsAuth::Anonymous | DsAuth::Leaf { .. } | DsAuth::KeyPackage { .. } => None,
         }
     }
 }
-impl FromProvider for QueueingServiceRequest {
-    fn claim(&self) -> Option<(&ProviderName, &ProviderAuth)> {
-        Some((&self.sender, &self.provider_auth))
-    }
+
+macro_rules! always_signed {
+    ($($request:ty),*) => {
+        $(impl FromProvider for $request {
+            fn sender(&self) -> &ProviderName {
+                &self.sender
+            }
+            fn auth(&self) -> Option<&ProviderAuth> {
+                Some(&self.provider_auth)
+            }
+        })*
+    };
 }
-impl FromProvider for GroupKeyPackageRequest {
-    fn claim(&self) -> Option<(&ProviderName, &ProviderAuth)> {
-        Some((&self.sender, &self.provider_auth))
-    }
-}
-impl FromProvider for ConnectionKeyPackageRequest {
-    fn claim(&self) -> Option<(&ProviderName, &ProviderAuth)> {
-        Some((&self.sender, &self.provider_auth))
-    }
-}
+always_signed!(
+    QueueingServiceRequest,
+    GroupKeyPackageRequest,
+    ConnectionKeyPackageRequest
+);
 
 impl Node {
+    /// Reads a request that says that it is from a provider that we talk to. That is looked at
+    /// before anything is fetched or verified because of it.
+    ///
+    /// # Errors
+    /// As [`Claimed::read`]; `unauthorized`.
+    pub(crate) fn read_claim<T: FromProvider>(
+        &self,
+        bytes: &[u8],
+        from: &mut Option<String>,
+    ) -> Result<Claimed<T>, Refusal> {
+        let claimed = Claimed::<T>::read(self.name(), bytes)?;
+        let sender = claimed.request.sender();
+        *from = Some(sender.to_string());
+        self.check_peer(sender)?;
+        Ok(claimed)
+    }
+
+    /// Sees to it that we talk to this provider.
+    ///
+    /// # Errors
+    /// `unauthorized`.
+    pub(crate) fn check_peer(&self, provider: &ProviderName) -> Result<(), Refusal> {
+        match self.may_talk_to(provider) {
+            true => Ok(()),
+            false => Err(Refusal::Unauthorized(
+                "this provider does not talk to that one",
+            )),
+        }
+    }
+
     /// Verifies the signature of a provider.
     ///
     /// # Errors
@@ -150,8 +188,9 @@ impl Node {
         repeats: Repeats,
     ) -> Result<(), Refusal> {
         let Claimed { request, signed } = claimed;
-        let (sender, auth) = request
-            .claim()
+        let sender = request.sender();
+        let auth = request
+            .auth()
             .ok_or(Refusal::Unauthenticated("a provider signs this request"))?;
         let now = self.now_ms();
         let key = self.provider_key(sender, auth).await?;
@@ -222,8 +261,9 @@ impl Node {
     /// Asks a provider for its keys.
     ///
     /// # Errors
-    /// `unavailable` when there is no answer.
+    /// `unauthorized` when we do not talk to it; `unavailable` when there is no answer.
     async fn fetch_keys(&self, provider: &ProviderName) -> Result<(), Refusal> {
+        self.check_peer(provider)?;
         self.federation()
             .fetch_keys(provider)
             .await

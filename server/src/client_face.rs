@@ -129,6 +129,7 @@ impl Node {
             endpoint,
             request,
         } = forward;
+        self.check_peer(&destination)?;
         let body = self.signed(client, &destination, endpoint, request.as_slice())?;
         let (http_status, response) = if destination == *self.name() {
             let answer = Box::pin(self.answer(endpoint, body.into())).await;

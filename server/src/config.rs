@@ -1,5 +1,10 @@
 //! The configuration of a provider: one TOML file. `moh init` writes one with comments.
 
+mod reload;
+
+pub use reload::{Reload, Reloaded};
+
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +14,9 @@ use moh_messages::ProviderName;
 use serde::Deserialize;
 
 use crate::clock::Environment;
-use crate::federation::{HttpsOptions, HttpsTransport, Override};
+use crate::federation::{
+    Admission, DomainPattern, HttpsOptions, HttpsTransport, Override, PeerPolicy, PeerRules,
+};
 use crate::http::{Listener, ServeError, tls_config};
 use crate::keys::{KeyFileError, Keys, SecretKeys};
 use crate::limits::Limits;
@@ -67,16 +74,34 @@ pub enum Registration {
     Off,
 }
 
-/// How other providers are reached.
+/// Which other providers are talked to, and how they are reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FederationConfig {
+    /// Whether a provider that no list names is talked to.
+    pub policy: Admission,
+    /// Providers that are talked to, where the others are not.
+    pub allow: BTreeSet<DomainPattern>,
+    /// Providers that are not talked to, whatever else is said of them.
+    pub block: BTreeSet<DomainPattern>,
     /// Files with certificate authorities that are trusted besides those of the system.
     pub extra_roots: Vec<PathBuf>,
     /// Whether private, loopback and link-local addresses may be connected to.
     pub allow_private_addresses: bool,
     /// Hosts whose addresses are not asked of the DNS.
     pub hosts: std::collections::BTreeMap<String, SocketAddr>,
+}
+
+impl FederationConfig {
+    /// Which providers are talked to.
+    #[must_use]
+    pub fn peer_policy(&self) -> PeerPolicy {
+        PeerPolicy {
+            admission: self.policy,
+            allow: self.allow.clone(),
+            block: self.block.clone(),
+        }
+    }
 }
 
 /// Why a provider does not start.
@@ -173,6 +198,9 @@ impl Config {
             keys,
             limits: self.limits.clone(),
             registration: self.registration,
+            peers: PeerRules {
+                policy: self.federation.peer_policy(),
+            },
             environment,
             store: Arc::new(store),
             transport: Arc::new(transport),
@@ -243,6 +271,29 @@ mod tests {
     }
 
     #[test]
+    fn who_is_talked_to() {
+        let allows = |config: &Config, name: &str| {
+            let policy = config.federation.peer_policy();
+            policy.allows(&name.parse().unwrap())
+        };
+        let open = read_config(SMALLEST).unwrap();
+        assert_eq!(open.federation.peer_policy(), PeerPolicy::default());
+        assert!(allows(&open, "b.example"));
+        let text = r#"
+            [federation]
+            policy = "allow-listed"
+            allow = ["b.example", "*.c.example"]
+            block = ["x.c.example"]
+        "#;
+        let listed = read_config(&format!("{SMALLEST}{text}")).unwrap();
+        assert!(allows(&listed, "b.example") && allows(&listed, "y.c.example"));
+        assert!(!allows(&listed, "c.example") && !allows(&listed, "x.c.example"));
+        let text = text.replace("allow-listed", "open");
+        let blocking = read_config(&format!("{SMALLEST}{text}")).unwrap();
+        assert!(allows(&blocking, "c.example") && !allows(&blocking, "x.c.example"));
+    }
+
+    #[test]
     fn what_is_no_setting_is_refused_with_its_line() {
         for (text, expected) in [
             (format!("{SMALLEST}\nmax = 1"), "unknown field `max`"),
@@ -256,6 +307,18 @@ mod tests {
                 "max_members",
             ),
             (SMALLEST.replace("listen", "listne"), "line 3"),
+            (
+                format!("{SMALLEST}\n[federation]\npolicy = \"closed\""),
+                "line 9",
+            ),
+            (
+                format!("{SMALLEST}\n[federation]\nallow = [\n\"b.example\",\n\"B\"]"),
+                "line 11",
+            ),
+            (
+                format!("{SMALLEST}\n[federation]\nblock = [\"*b.example\"]"),
+                "\"*b.example\" is neither a domain",
+            ),
         ] {
             let error = read_config(&text).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -4,12 +4,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use moh_messages::{
-    ConnectionKeyPackageRequest, DsError, DsProtocolVersion, DsRequest, DsResponse, Endpoint,
-    GroupKeyPackageRequest, Message, QueueingServiceRequest, Request as _, VerificationKeyRequest,
-    VerificationKeyResponse,
+    DsError, DsProtocolVersion, DsRequest, DsResponse, Endpoint, Message, Request as _,
+    VerificationKeyRequest, VerificationKeyResponse,
 };
 
-use crate::authenticate::Claimed;
 use crate::error::Refusal;
 use crate::node::Node;
 use crate::observe::RequestEvent;
@@ -106,43 +104,29 @@ impl Node {
             Endpoint::GroupOperation
             | Endpoint::WelcomeInformation
             | Endpoint::ExternalCommitInformation => {
-                let claimed = match Claimed::<DsRequest>::read(self.name(), body) {
+                let claimed = match self.read_claim::<DsRequest>(body, &mut seen.from) {
                     Ok(claimed) => claimed,
                     Err(refusal) => return Answer::refusal(refusal),
                 };
-                seen.from = Some(claimed.request.sender.to_string());
                 seen.operation = claimed.request.body.name();
                 let result = Box::pin(operation::run(self, endpoint, claimed)).await;
                 Answer::of(result.map(DsResponse::new))
             }
             Endpoint::VerificationKey => Answer::of(self.verification_key(body)),
             Endpoint::DeliverMessage | Endpoint::ConnectionRequest => {
-                match Claimed::<QueueingServiceRequest>::read(self.name(), body) {
-                    Ok(claimed) => {
-                        seen.from = Some(claimed.request.sender.to_string());
-                        Answer::of(Box::pin(self.deliver(endpoint, claimed)).await)
-                    }
+                match self.read_claim(body, &mut seen.from) {
+                    Ok(claimed) => Answer::of(Box::pin(self.deliver(endpoint, claimed)).await),
                     Err(refusal) => Answer::refusal(refusal),
                 }
             }
-            Endpoint::GroupKeyPackages => {
-                match Claimed::<GroupKeyPackageRequest>::read(self.name(), body) {
-                    Ok(claimed) => {
-                        seen.from = Some(claimed.request.sender.to_string());
-                        Answer::of(Box::pin(self.group_key_packages(claimed)).await)
-                    }
-                    Err(refusal) => Answer::refusal(refusal),
-                }
-            }
-            Endpoint::ConnectionKeyPackages => {
-                match Claimed::<ConnectionKeyPackageRequest>::read(self.name(), body) {
-                    Ok(claimed) => {
-                        seen.from = Some(claimed.request.sender.to_string());
-                        Answer::of(Box::pin(self.connection_key_packages(claimed)).await)
-                    }
-                    Err(refusal) => Answer::refusal(refusal),
-                }
-            }
+            Endpoint::GroupKeyPackages => match self.read_claim(body, &mut seen.from) {
+                Ok(claimed) => Answer::of(Box::pin(self.group_key_packages(claimed)).await),
+                Err(refusal) => Answer::refusal(refusal),
+            },
+            Endpoint::ConnectionKeyPackages => match self.read_claim(body, &mut seen.from) {
+                Ok(claimed) => Answer::of(Box::pin(self.connection_key_packages(claimed)).await),
+                Err(refusal) => Answer::refusal(refusal),
+            },
         }
     }
 

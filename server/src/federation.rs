@@ -1,11 +1,13 @@
 //! Other providers: where they are, what keys they have, and how they are asked.
 
 mod https;
+mod policy;
 
 pub use https::{HttpsOptions, HttpsTransport, Override};
+pub use policy::{Admission, DomainPattern, InvalidPattern, PeerPolicy, PeerRules};
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -113,22 +115,40 @@ pub struct Federation {
     transport: Arc<dyn Transport>,
     environment: Environment,
     max_tree_bytes: usize,
+    policy: RwLock<PeerPolicy>,
     peers: Mutex<HashMap<ProviderName, Peer>>,
 }
 
 impl Federation {
-    /// Knows nobody yet. Trees of at most `max_tree_bytes` are taken.
+    /// Knows nobody yet, and talks to those that `policy` allows. Trees of at most
+    /// `max_tree_bytes` are taken.
     pub fn new(
         transport: Arc<dyn Transport>,
         environment: Environment,
         max_tree_bytes: usize,
+        policy: PeerPolicy,
     ) -> Self {
         Self {
             transport,
             environment,
+            policy: RwLock::new(policy),
             max_tree_bytes: max_tree_bytes.min(MAX_TREE_BYTES),
             peers: Mutex::default(),
         }
+    }
+
+    pub(crate) fn policy(&self) -> PeerPolicy {
+        let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+        policy.clone()
+    }
+
+    pub(crate) fn set_policy(&self, policy: PeerPolicy) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = policy;
+    }
+
+    pub(crate) fn allows(&self, provider: &ProviderName) -> bool {
+        let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+        policy.allows(provider)
     }
 
     fn with_peer<T>(&self, name: &ProviderName, f: impl FnOnce(&mut Peer) -> T) -> T {
@@ -193,7 +213,7 @@ impl Federation {
     /// Asks a provider.
     ///
     /// # Errors
-    /// When there is no answer.
+    /// When there is no answer, or we do not talk to it.
     pub async fn ask(
         &self,
         name: &ProviderName,
@@ -211,6 +231,9 @@ impl Federation {
         endpoint: Endpoint,
         body: Bytes,
     ) -> Result<(PeerAnswer, Option<u64>), Unreachable> {
+        if !self.allows(name) {
+            return Err(Unreachable(format!("we do not talk to {name}")));
+        }
         let host = self.ds_domain(name).await?;
         let get = endpoint.is_get() && !self.with_peer(name, |peer| peer.drops_get_bodies);
         let request = |get, host| PeerRequest {
@@ -267,9 +290,12 @@ impl Federation {
         });
     }
 
-    /// A key of a provider, as far as it is known.
+    /// A key of a provider that we talk to, as far as it is known.
     #[must_use]
     pub fn key(&self, name: &ProviderName, key_id: &KeyId) -> Option<VerificationKey> {
+        if !self.allows(name) {
+            return None;
+        }
         let now = self.environment.now_ms();
         self.with_peer(name, |peer| {
             let keys = peer.keys.as_ref().filter(|keys| keys.good_until > now)?;

@@ -17,7 +17,7 @@ use crate::clock::{DAY_MS, Environment, Random};
 use crate::config::Registration;
 use crate::deliver::{Written, members_of};
 use crate::error::Refusal;
-use crate::federation::{Federation, Transport};
+use crate::federation::{Federation, PeerPolicy, PeerRules, Transport};
 use crate::groups::Groups;
 use crate::key_packages::Turns;
 use crate::keys::Keys;
@@ -44,6 +44,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Who may become a user.
     pub registration: Registration,
+    /// What it demands of other providers.
+    pub peers: PeerRules,
     /// Time, randomness, and where heavy work runs.
     pub environment: Environment,
     /// What is durable.
@@ -116,6 +118,7 @@ impl Node {
                 parts.transport,
                 parts.environment.clone(),
                 parts.limits.max_tree_bytes,
+                parts.peers.policy,
             ),
             limits: parts.limits,
             environment: parts.environment,
@@ -276,6 +279,28 @@ impl Node {
             }
         }
         follows
+    }
+
+    /// Which providers it talks to.
+    #[must_use]
+    pub fn peer_policy(&self) -> PeerPolicy {
+        self.federation().policy()
+    }
+
+    /// Changes which providers it talks to, from the next request on. What waited for one that may
+    /// be talked to now is sent.
+    pub async fn set_peer_policy(&self, policy: PeerPolicy) {
+        self.federation().set_policy(policy);
+        match self.store().outbox_destinations().await {
+            Ok(all) => all.iter().for_each(|provider| self.wake_outbox(provider)),
+            Err(error) => tracing::warn!(%error, "what waits in the outbox is not sent yet"),
+        }
+    }
+
+    /// Whether it talks to this provider: takes its requests, and makes requests to it.
+    #[must_use]
+    pub fn may_talk_to(&self, provider: &ProviderName) -> bool {
+        provider == self.name() || self.federation().allows(provider)
     }
 
     /// The keys of a provider, as far as they are known.

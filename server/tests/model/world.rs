@@ -14,7 +14,7 @@ use moh_messages::{
 };
 use moh_server::clock::{Clock, SystemClock};
 use moh_server::config::Registration;
-use moh_server::federation::{PeerRequest, PeerResponse, Transport, Unreachable};
+use moh_server::federation::{PeerRequest, PeerResponse, PeerRules, Transport, Unreachable};
 use moh_server::group::Group;
 use moh_server::observe::Unobserved;
 use moh_server::store::{Embedded, EmbeddedOptions, Store as _, StoredGroup, WriterEvent};
@@ -195,6 +195,7 @@ impl World {
                 name: name.clone(),
                 limits,
                 registration: Registration::Open,
+                peers: PeerRules::default(),
                 environment: self.environment.clone(),
                 store: provider.store.clone(),
                 transport: self.wires.clone(),

@@ -14,6 +14,7 @@ use moh_messages::{
 };
 use moh_server::change::OutboxDelivery;
 use moh_server::config::Registration;
+use moh_server::federation::PeerRules;
 use moh_server::group::Group;
 use moh_server::observe::Unobserved;
 use moh_server::store::{Embedded, EmbeddedOptions, OutboxRow, Store};
@@ -435,6 +436,7 @@ fn parts(
         keys: Keys::new("a.example".parse().unwrap(), secret).unwrap(),
         limits: limits.clone(),
         registration: Registration::Open,
+        peers: PeerRules::default(),
         environment: environment.clone(),
         store: store.clone(),
         transport: peers.clone(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use moh_client::{Client, ClientId, ConnectOptions, NewDevice, ProviderName, UserId};
 use moh_server::clock::Clock;
 use moh_server::config::Registration;
-use moh_server::federation::{HttpsOptions, HttpsTransport, Override};
+use moh_server::federation::{HttpsOptions, HttpsTransport, Override, PeerRules};
 use moh_server::http::{Listener, tls_config};
 use moh_server::observe::{Observer, RequestEvent};
 use moh_server::store::{Embedded, EmbeddedOptions, OutboxRow, Store};
@@ -310,6 +310,7 @@ impl Provider {
             name,
             limits: self.limits.clone(),
             registration: Registration::Open,
+            peers: PeerRules::default(),
             environment: self.environment.clone(),
             store: store.clone(),
             transport: self.wire.clone(),
