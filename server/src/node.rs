@@ -208,12 +208,7 @@ impl Node {
             }
         }
         if follows.tells {
-            match self.store().outbox_lanes().await {
-                Ok(all) => all
-                    .iter()
-                    .for_each(|(peer, lane)| self.wake_outbox(peer, *lane)),
-                Err(error) => tracing::warn!(%error, "what waits in the outbox is not sent yet"),
-            }
+            self.wake_all_lanes().await;
         }
         for client in follows.gone {
             self.queues().wake(&[Some(client)]);
@@ -291,10 +286,7 @@ impl Node {
     /// be talked to now is sent.
     pub async fn set_peer_policy(&self, policy: PeerPolicy) {
         self.federation().set_policy(policy);
-        match self.store().outbox_destinations().await {
-            Ok(all) => all.iter().for_each(|provider| self.wake_outbox(provider)),
-            Err(error) => tracing::warn!(%error, "what waits in the outbox is not sent yet"),
-        }
+        self.wake_all_lanes().await;
     }
 
     /// Whether it talks to this provider: takes its requests, and makes requests to it.

@@ -69,6 +69,16 @@ impl Node {
             .spawn(async move { node.run_lane(&destination, number, &lane).await });
     }
 
+    /// Sees to it that all that waits is delivered.
+    pub(crate) async fn wake_all_lanes(&self) {
+        match self.store().outbox_lanes().await {
+            Ok(all) => all
+                .iter()
+                .for_each(|(destination, lane)| self.wake_outbox(destination, *lane)),
+            Err(error) => tracing::warn!(%error, "what waits in the outbox is not sent yet"),
+        }
+    }
+
     async fn run_lane(&self, destination: &ProviderName, number: u8, lane: &Lane) {
         let mut sender = LaneSender::new(self, destination, number);
         let mut failures = 0u32;
