@@ -166,6 +166,8 @@ impl Node {
             if let Err(error) = self.store().sweep(before).await {
                 tracing::warn!(%error, "the store was not swept");
             }
+            // Of a change that seemed to fail, and is durable after all, nobody was told.
+            self.wake_all_lanes().await;
         }
     }
 

@@ -1,10 +1,13 @@
 //! What other providers are told, durably: in order, tried until it is answered.
 //!
-//! For each destination there is one task. It reads what waits, sends it, deliveries as a batch,
-//! and removes what was answered; everything is in the store until then, so that whatever dies
-//! here, it is sent again, a delivery with the same id.
+//! What waits for a destination is in a few lanes, a group always in the same one. A lane in which
+//! something waits has a task ([`lane`]), which reads what waits, has it sent ([`send`]), and removes
+//! what was answered; everything is in the store until then, so that whatever dies here, it is sent
+//! again, a delivery with the same id. What the lanes of a destination share is in [`destination`].
 
+mod destination;
 mod lane;
+mod send;
 mod status;
 
 pub use status::{Chosen, PeerState, PeerStatus};
@@ -14,59 +17,88 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moh_messages::ProviderName;
-use tokio::sync::Notify;
 
-use self::lane::{LaneSender, Progress};
+use self::destination::Destination;
+use self::lane::Lane;
 use crate::node::Node;
 
-/// The first wait after a failure, which is doubled with each further one, and the longest.
-const FIRST_BACKOFF_MS: u64 = 250;
-const MAX_BACKOFF_MS: u64 = 5 * 60 * 1000;
+/// A lane whose task has failed, by a mistake of ours, is left alone for so long.
+const AFTER_PANIC: Duration = Duration::from_secs(60);
 
-/// What a destination's task waits for.
-#[derive(Default)]
-struct Lane {
-    /// There is something new to deliver.
-    new: Notify,
-    /// The destination is alive, whatever failed before.
-    alive: Notify,
-}
-
-/// The lanes that have a task, by destination and number.
+/// The destinations that something waits for, or waited for a while ago.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    lanes: Mutex<BTreeMap<(ProviderName, u8), Arc<Lane>>>,
+    active: Mutex<BTreeMap<ProviderName, Active>>,
+}
+
+/// A destination whose lanes have tasks.
+struct Active {
+    destination: Arc<Destination>,
+    lanes: BTreeMap<u8, Arc<Lane>>,
 }
 
 impl Outbox {
-    fn lanes(&self) -> MutexGuard<'_, BTreeMap<(ProviderName, u8), Arc<Lane>>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn active(&self) -> MutexGuard<'_, BTreeMap<ProviderName, Active>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A provider was heard of: there is no reason to wait for it any longer.
+    fn destination(&self, provider: &ProviderName) -> Option<Arc<Destination>> {
+        let active = self.active();
+        let found = active.get(provider);
+        found.map(|active| Arc::clone(&active.destination))
+    }
+
+    /// The names after `after` of those that are in memory.
+    fn destinations(&self, after: Option<&ProviderName>) -> Vec<ProviderName> {
+        let active = self.active();
+        let names = active.keys().filter(|name| Some(*name) > after);
+        names.cloned().collect()
+    }
+
+    /// A provider was heard of: there is no reason to wait for it any longer, unless it wants that.
     pub(crate) fn sign_of_life(&self, provider: &ProviderName) {
-        let lanes = self.lanes();
-        let of = (provider.clone(), 0)..=(provider.clone(), u8::MAX);
-        for lane in lanes.range(of).map(|(_, lane)| lane) {
-            lane.alive.notify_one();
+        if let Some(destination) = self.destination(provider) {
+            destination.gave_a_sign_of_life();
         }
+    }
+
+    /// Ends a lane, and forgets its destination with the last one. False where there is something
+    /// new in it, or the destination has asked for something that has to be remembered.
+    fn end(&self, destination: &Destination, lane: &Lane) -> bool {
+        let mut active = self.active();
+        let Some(found) = active.get_mut(destination.name()) else {
+            return true;
+        };
+        // Whoever wakes it holds the same lock: what comes after this finds no lane, and begins one.
+        if lane.is_woken() || !destination.can_be_forgotten() {
+            return false;
+        }
+        found.lanes.remove(&lane.number());
+        if found.lanes.is_empty() {
+            active.remove(destination.name());
+        }
+        true
     }
 }
 
 impl Node {
     /// Sees to it that what waits in a lane is delivered.
     pub(crate) fn wake_outbox(&self, destination: &ProviderName, number: u8) {
-        let key = (destination.clone(), number);
-        let mut lanes = self.outbox().lanes();
-        if let Some(lane) = lanes.get(&key) {
-            lane.new.notify_one();
+        let mut active = self.outbox().active();
+        let found = active
+            .entry(destination.clone())
+            .or_insert_with_key(|name| Active {
+                destination: Arc::new(Destination::new(name.clone(), self.environment().clone())),
+                lanes: BTreeMap::new(),
+            });
+        if let Some(lane) = found.lanes.get(&number) {
+            lane.wake();
             return;
         }
-        let lane = Arc::new(Lane::default());
-        lanes.insert(key, lane.clone());
-        let (node, destination) = (self.clone(), destination.clone());
-        self.tasks()
-            .spawn(async move { node.run_lane(&destination, number, &lane).await });
+        let lane = Arc::new(Lane::new(number));
+        found.lanes.insert(number, Arc::clone(&lane));
+        let (node, destination) = (self.clone(), Arc::clone(&found.destination));
+        self.tasks().spawn(node.keep_lane(destination, lane));
     }
 
     /// Sees to it that all that waits is delivered.
@@ -79,69 +111,24 @@ impl Node {
         }
     }
 
-    async fn run_lane(&self, destination: &ProviderName, number: u8, lane: &Lane) {
-        let mut sender = LaneSender::new(self, destination, number);
-        let mut failures = 0u32;
-        let stopping = self.stopping();
+    /// Runs a lane until it ends of its own accord.
+    async fn keep_lane(self, destination: Arc<Destination>, lane: Arc<Lane>) {
         loop {
-            // An attempt that is cut off is made again after the next start.
-            let progress = tokio::select! {
-                biased;
-                progress = sender.deliver_what_waits() => progress,
-                () = stopping.cancelled() => return,
+            let run = self
+                .clone()
+                .run_lane(Arc::clone(&destination), Arc::clone(&lane));
+            let error = match tokio::spawn(run).await {
+                Ok(()) => return,
+                Err(error) if error.is_cancelled() => return,
+                Err(error) => error,
             };
-            let wait = match progress {
-                Ok(Progress::Empty(until)) => {
-                    let has_to_wait = async {
-                        match until {
-                            Some(until) => tokio::time::sleep_until(until).await,
-                            None => std::future::pending().await,
-                        }
-                    };
-                    tokio::select! {
-                    biased;
-                            () = lane.new.notified() => {}
-                            () = has_to_wait => {}
-                            () = stopping.cancelled() => return,
-                        }
-                    continue;
-                }
-                Ok(Progress::Some) => {
-                    failures = 0;
-                    continue;
-                }
-                Ok(Progress::Later {
-                    reason,
-                    after_seconds,
-                }) => {
-                    let wait = self.backoff(failures, after_seconds);
-                    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                    tracing::info!(%destination, %reason, wait_ms, "not delivered");
-                    failures += 1;
-                    wait
-                }
-                Err(error) => {
-                    tracing::error!(%destination, %error, "the outbox cannot be read");
-                    failures += 1;
-                    self.backoff(failures, None)
-                }
-            };
+            let (peer, lane) = (destination.name(), lane.number());
+            tracing::error!(%peer, lane, %error, "a lane of the outbox has failed");
             tokio::select! {
                 biased;
-                () = tokio::time::sleep(wait) => {}
-                () = lane.alive.notified() => failures = 0,
-                () = stopping.cancelled() => return,
+                () = self.stopping().cancelled() => return,
+                () = tokio::time::sleep(AFTER_PANIC) => {}
             }
         }
-    }
-
-    /// Full jitter: anything between nothing and twice the last limit.
-    fn backoff(&self, failures: u32, after_seconds: Option<u32>) -> Duration {
-        let limit = FIRST_BACKOFF_MS
-            .saturating_mul(1 << failures.min(20))
-            .min(MAX_BACKOFF_MS);
-        let jitter = u64::from_be_bytes(self.random_bytes()) % (limit + 1);
-        let asked = u64::from(after_seconds.unwrap_or(0)) * 1000;
-        Duration::from_millis(jitter.max(asked.min(MAX_BACKOFF_MS)))
     }
 }

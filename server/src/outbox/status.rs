@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use moh_messages::{DeliveryId, ProviderName};
 
-use super::Outbox;
 use crate::change::{Change, Ending, OutboxBounds, Write};
 use crate::clock::HOUR_MS;
 use crate::node::Node;
-use crate::store::{SetAsideRow, StoreError};
+use crate::store::{OutboxTotal, SetAsideRow, StoreError};
 
 /// Records of what is set aside for a provider; further ones push out the oldest.
 const MAX_SET_ASIDE: u64 = 10_000;
@@ -72,22 +71,10 @@ pub enum Chosen {
     Peer(ProviderName),
 }
 
-impl Outbox {
-    /// What is done about what waits for a provider, and when it was last heard of.
-    fn state(&self, provider: &ProviderName, waiting: u64) -> (PeerState, Option<u64>) {
-        let _ = (self, provider);
-        let state = match waiting {
-            0 => PeerState::Idle,
-            _ => PeerState::Sending,
-        };
-        (state, None)
-    }
-}
-
 /// The outbox, for the operator.
 impl Node {
-    /// Providers that something waits for, or something is set aside for, by name: at most `max`
-    /// after `after`.
+    /// Providers that something waits for, waited for within the last ten minutes or so, or is set
+    /// aside for, by name: at most `max` after `after`.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -96,22 +83,40 @@ impl Node {
         after: Option<&ProviderName>,
         max: usize,
     ) -> Result<Vec<PeerStatus>, StoreError> {
-        let totals = self.store().outbox_totals(after, max).await?;
-        let status = totals.into_iter().map(|total| {
-            let (state, last_alive_at) = self.outbox().state(&total.destination, total.waiting);
-            PeerStatus {
-                provider: total.destination,
-                waiting: total.waiting,
-                waiting_bytes: total.waiting_bytes,
-                oldest_at: total.oldest_at,
-                set_aside: total.set_aside,
-                set_aside_bytes: total.set_aside_bytes,
-                forgotten: total.forgotten,
-                state,
-                last_alive_at,
-            }
-        });
-        Ok(status.collect())
+        let mut totals = self.store().outbox_totals(after, max).await?;
+        let listed: BTreeSet<_> = totals.iter().map(|t| t.destination.clone()).collect();
+        let others = self.outbox().destinations(after).into_iter();
+        let others = others.filter(|name| !listed.contains(name));
+        totals.extend(others.map(nothing_for));
+        totals.sort_by(|a, b| a.destination.cmp(&b.destination));
+        totals.truncate(max);
+        Ok(totals.into_iter().map(|total| self.status(total)).collect())
+    }
+
+    fn status(&self, total: OutboxTotal) -> PeerStatus {
+        let active = self.outbox().destination(&total.destination);
+        let (active, last_alive_at) = match active.map(|active| active.state()) {
+            Some((state, last_alive_at)) => (state, last_alive_at),
+            None => (PeerState::Sending, None),
+        };
+        let state = if total.waiting == 0 {
+            PeerState::Idle
+        } else if self.may_talk_to(&total.destination) {
+            active
+        } else {
+            PeerState::Paused
+        };
+        PeerStatus {
+            provider: total.destination,
+            waiting: total.waiting,
+            waiting_bytes: total.waiting_bytes,
+            oldest_at: total.oldest_at,
+            set_aside: total.set_aside,
+            set_aside_bytes: total.set_aside_bytes,
+            forgotten: total.forgotten,
+            state,
+            last_alive_at,
+        }
     }
 
     /// What is set aside, for one provider or for all, in the order in which that happened: at
@@ -170,7 +175,9 @@ impl Node {
             self.wake_outbox(provider, *lane);
             waits = true;
         }
-        self.outbox().sign_of_life(provider);
+        if let Some(destination) = self.outbox().destination(provider) {
+            destination.try_now();
+        }
         Ok(waits)
     }
 
@@ -233,5 +240,18 @@ impl Node {
     /// How long something is tried, in milliseconds.
     pub(super) fn outbox_expiry_ms(&self) -> u64 {
         self.limits().outbox_expiry_hours.min(MAX_EXPIRY_HOURS) * HOUR_MS
+    }
+}
+
+/// Nothing is kept for a provider.
+fn nothing_for(destination: ProviderName) -> OutboxTotal {
+    OutboxTotal {
+        destination,
+        waiting: 0,
+        waiting_bytes: 0,
+        oldest_at: None,
+        set_aside: 0,
+        set_aside_bytes: 0,
+        forgotten: 0,
     }
 }

@@ -164,7 +164,8 @@ async fn batches_that_are_too_large_are_halved() {
         .iter()
         .map(|b| b.deliveries.len())
         .collect();
-    assert!(sizes.contains(&9) && sizes.contains(&4), "{sizes:?}");
+    // They grow until one is refused.
+    assert!(sizes.windows(2).any(|pair| pair == [4, 2]), "{sizes:?}");
     world.end().await;
 }
 
