@@ -38,8 +38,8 @@ use moh_messages::{
 };
 
 use crate::change::{
-    Answer, Change, Client, Ending, Expect, KeyPackage, OUTBOX_LANES, OutboxDelivery, Pool,
-    PoolState, Seat, Whose, Write, outbox_lane,
+    Answer, Change, Client, Ending, Expect, KeyPackage, OUTBOX_LANES, OutboxBounds, OutboxDelivery,
+    Pool, PoolState, Seat, Whose, Write, outbox_lane,
 };
 use crate::store::{CommitError, OutboxItem, OutboxRow, QueueRow, Store};
 
@@ -88,6 +88,11 @@ macro_rules! conformance_tests {
             the_outbox_is_in_order_for_each_destination,
             the_outbox_without_some_groups,
             recipients_stay_while_deliveries_wait,
+            the_lanes_of_a_destination,
+            what_is_set_aside_can_wait_again,
+            what_is_set_aside_is_dropped_or_swept,
+            recipients_stay_while_something_is_set_aside,
+            the_outbox_is_brought_within_bounds,
             clients_and_their_users,
             who_is_deleted_is_gone_for_good,
             an_invitation_is_used_once,

@@ -394,7 +394,15 @@ async fn compare(store: &dyn Store, model: &Model, known: &mut Known) {
         }
         let expected = model.outbox.iter();
         let expected = expected.filter(|(to_b, _)| *to_b == (destination == "b"));
+        let bytes: usize = found.iter().map(|(_, payload)| payload.len()).sum();
+        let waits = (found.len() as u64, bytes as u64);
         assert_eq!(found, expected.cloned().collect::<Vec<_>>());
+        let totals = store.outbox_totals(None, 9).await.unwrap().into_iter();
+        let mut totals = totals.filter(|t| t.destination == provider(destination));
+        let total = totals
+            .next()
+            .map_or((0, 0), |t| (t.waiting, t.waiting_bytes));
+        assert_eq!(total, waits);
     }
     for suites in [&[1][..], &[2], &[3], &[1, 3]] {
         let found = store

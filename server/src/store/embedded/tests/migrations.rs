@@ -8,7 +8,8 @@ use openmls::prelude::{
 use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 
-use crate::change::queue_digest;
+use crate::change::{Ending, queue_digest};
+use crate::store::About;
 use crate::store::conformance::{client, key_package, known_client, pool, waiting_for};
 
 use super::*;
@@ -32,6 +33,10 @@ INSERT INTO outbox_audience_uses VALUES (?32, 1000);
 INSERT INTO outbox
     (destination, group_id, delivery_id, digest, except_position, created_at, payload)
     VALUES ('c.example', CAST('g' AS BLOB), ?16, ?32, 3, 1000, CAST('out' AS BLOB));
+INSERT INTO outbox
+    (destination, group_id, delivery_id, digest, created_at, set_aside_reason, payload)
+    VALUES ('c.example', CAST('g' AS BLOB), ?16, ?32, 2000, 'expired', X'0178'),
+        ('d.example', CAST('h' AS BLOB), ?16, ?32, 3000, 'refused: no', X'0079');
 INSERT INTO groups (number, group_id, version) VALUES (1, CAST('old' AS BLOB), 4);
 ";
 
@@ -81,6 +86,26 @@ async fn a_file_of_version_2_keeps_what_is_in_it() {
         let waiting = waiting_for(&*store, "c").await;
         assert_eq!(waiting.len(), 1);
         assert_eq!(waiting[0].delivery().unwrap().payload, b"out");
+        let totals = store.outbox_totals(None, 9).await.unwrap().into_iter();
+        let totals = totals.map(|t| [t.waiting, t.waiting_bytes, t.set_aside, t.set_aside_bytes]);
+        assert!(totals.eq([[1, 3, 1, 2], [0, 0, 1, 2]]));
+        let rows = store.set_aside(None, 0, 9).await.unwrap().into_iter();
+        let rows = rows.map(|row| (row.about, row.ending, row.set_aside_at, row.reason));
+        let expected = [
+            (
+                About::ConnectionRequest(group_id("g")),
+                Ending::Expired,
+                2_000,
+                "expired".to_owned(),
+            ),
+            (
+                About::Message(group_id("h")),
+                Ending::Refused,
+                3_000,
+                "refused: no".to_owned(),
+            ),
+        ];
+        assert!(rows.eq(expected));
         let version = store.group_version(&group_id("old")).await.unwrap();
         assert_eq!(version, Some(4));
     }
