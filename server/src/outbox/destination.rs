@@ -63,7 +63,7 @@ struct Shared {
     prober: Option<u8>,
     /// Lanes that were not let through and have not come back yet.
     turned_away: BTreeSet<u8>,
-    /// How many deliveries are sent at once.
+    /// How many deliveries are sent at once: one where it does not answer.
     batch: usize,
     /// Failures that counted, and successes, since the destination was last forgotten.
     failures: u64,
@@ -187,7 +187,7 @@ impl Destination {
             is_probe,
             failures: shared.failures,
             given_at: now,
-            max_deliveries: if is_probe { 1 } else { shared.batch },
+            max_deliveries: shared.batch,
         })
     }
 

@@ -40,19 +40,36 @@ enum Attempt {
     Answered,
     /// The destination will never take this request, for what is in it.
     Refused(String),
-    /// Later again; after so many seconds, if it said so.
-    Later {
-        reason: String,
-        after_seconds: Option<u32>,
-    },
+    /// Later again.
+    Later(Failure),
+}
+
+/// An attempt that says nothing of what was sent.
+struct Failure {
+    reason: String,
+    /// As it wants to be left alone.
+    after_seconds: Option<u32>,
+    /// Something has answered: the destination, or what stands before it.
+    is_answer: bool,
 }
 
 impl Attempt {
-    fn later(reason: impl ToString) -> Self {
-        Self::Later {
+    /// There was no answer.
+    fn unreachable(reason: impl ToString) -> Self {
+        Self::Later(Failure {
             reason: reason.to_string(),
             after_seconds: None,
-        }
+            is_answer: false,
+        })
+    }
+
+    /// There was an answer that says nothing.
+    fn later(reason: impl ToString, after_seconds: Option<u32>) -> Self {
+        Self::Later(Failure {
+            reason: reason.to_string(),
+            after_seconds,
+            is_answer: true,
+        })
     }
 }
 
@@ -115,6 +132,8 @@ struct Held {
     until: Instant,
     /// How often it was tried.
     failures: u32,
+    /// How often the destination had answered when it was held back.
+    successes: u64,
     /// Requests with it in them failed while others did not: it is sent alone.
     is_suspected: bool,
 }
@@ -196,10 +215,7 @@ impl<'a> Sender<'a> {
                     self.write(vec![aside]).await?;
                 }
             }
-            Attempt::Later {
-                reason,
-                after_seconds,
-            } => self.failed(permit, &groups, reason, after_seconds),
+            Attempt::Later(failure) => self.failed(permit, &groups, failure),
         }
         let now = Instant::now();
         if self.held.values().filter(|held| held.until > now).count() < MAX_HELD {
@@ -262,19 +278,21 @@ impl<'a> Sender<'a> {
 
     /// There was no answer, or none that says what became of the request. Where others are answered
     /// meanwhile, it is not the destination that is to blame, but what was sent.
-    fn failed(
-        &mut self,
-        permit: Permit<'_>,
-        groups: &[GroupId],
-        reason: String,
-        after_seconds: Option<u32>,
-    ) {
+    fn failed(&mut self, permit: Permit<'_>, groups: &[GroupId], failure: Failure) {
+        let Failure {
+            reason,
+            after_seconds,
+            is_answer,
+        } = failure;
         let successes = self.destination.successes();
         let alone = groups.first().filter(|_| groups.len() == 1).cloned();
         let suspected = alone.as_ref().and_then(|group_id| self.held.get(group_id));
-        let before = self.failed.as_ref();
-        let others_are_answered = suspected.is_some_and(|held| held.is_suspected)
-            || before.is_some_and(|failed| failed.successes < successes);
+        let suspected = suspected.filter(|held| held.is_suspected);
+        let before = suspected.map(|held| held.successes);
+        let before = before.or(self.failed.as_ref().map(|failed| failed.successes));
+        // What was suspected before, and is answered like that again, is to blame without them.
+        let others_are_answered =
+            before.is_some_and(|before| before < successes) || (suspected.is_some() && is_answer);
         if after_seconds.is_some() || !others_are_answered {
             self.failed = Some(Failed { successes, alone });
             permit.failed(reason, after_seconds);
@@ -305,6 +323,7 @@ impl<'a> Sender<'a> {
         let held = Held {
             until: Instant::now() + wait,
             failures,
+            successes: self.destination.successes(),
             is_suspected,
         };
         self.held.insert(group_id.clone(), held);

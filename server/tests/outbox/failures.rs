@@ -21,6 +21,11 @@ fn one_in_each_lane() -> Vec<String> {
 async fn one_lane_at_a_time_tries_with_one_delivery() {
     let world = World::new().await;
     let groups = one_in_each_lane();
+    // However much was sent at once before.
+    for group in &groups {
+        world.put(B, group, &["x"; 20]).await;
+    }
+    world.empties(B, SOON).await;
     world.peers.are(B, Mood::Away);
     for group in &groups {
         world.put(B, group, &["one", "two", "three", "four"]).await;
@@ -48,8 +53,69 @@ async fn one_lane_at_a_time_tries_with_one_delivery() {
     assert_eq!(batches[0].texts.len(), 1);
     assert!(batches[1].at > batches[0].at);
     assert_eq!(world.peers.most_at_once(B), 4);
-    assert_eq!(world.peers.taken(B).len(), 16);
+    assert_eq!(world.peers.taken(B).len(), 80 + 16);
     assert!(batches.last().unwrap().at - batches[0].at < SOON);
+}
+
+/// What was under way to it at the same time has failed once, and not four times.
+#[tokio::test(start_paused = true)]
+async fn what_fails_together_is_one_failure() {
+    let world = World::new().await;
+    world.peers.are(B, Mood::Away);
+    for group in one_in_each_lane() {
+        world.put_unseen(B, &group, &["one"]).await;
+    }
+    world.wake().await;
+    while world.peers.batches(B).len() < 4 {
+        pass(Duration::from_millis(1)).await;
+    }
+    pass(Duration::from_millis(2)).await;
+    assert_eq!(world.peers.most_at_once(B), 4);
+    let state = world.state(B).await;
+    assert!(
+        matches!(state, PeerState::Waiting { failures: 1, .. }),
+        "{state:?}"
+    );
+}
+
+/// Who has failed lets the others go first.
+#[tokio::test(start_paused = true)]
+async fn another_lane_tries_next() {
+    let world = World::new().await;
+    let groups = one_in_each_lane();
+    world
+        .peers
+        .fail_on(B, "poison", Some(Mood::Status(500, None)));
+    world.put(B, &groups[0], &["poison"]).await;
+    while !matches!(world.state(B).await, PeerState::Waiting { .. }) {
+        pass(Duration::from_millis(1)).await;
+    }
+    world.put(B, &groups[1], &["other"]).await;
+    pass(SOON).await;
+    let batches = world.peers.batches(B);
+    assert_eq!(batches[1].texts, ["other"]);
+}
+
+/// A group that was suspected is not held back longer than anything else when the destination was
+/// away after all.
+#[tokio::test(start_paused = true)]
+async fn what_was_suspected_comes_with_a_sign_of_life() {
+    let world = World::new().await;
+    let groups = one_in_each_lane();
+    world.peers.fail_on(B, "suspect", Some(Mood::Away));
+    world.put(B, &groups[0], &["suspect"]).await;
+    for number in 0..5 {
+        world
+            .put(B, &groups[1], &[&format!("other {number}")])
+            .await;
+        pass(Duration::from_millis(300)).await;
+    }
+    world.peers.are(B, Mood::Away);
+    pass(Duration::from_secs(3600)).await;
+    world.peers.fail_on(B, "suspect", None);
+    world.peers.are(B, Mood::Well);
+    world.hears_of(B).await;
+    world.empties(B, Duration::from_secs(1)).await;
 }
 
 /// The first failure is tried again soon, and it takes longer each time, on average.

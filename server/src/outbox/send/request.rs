@@ -93,7 +93,7 @@ impl Sender<'_> {
                 Ok(response) => self.settle(run, &in_full, &response.results).await,
                 Err(error) => {
                     let what = format!("the answer does not decode: {error}");
-                    Ok(Attempt::later(what))
+                    Ok(Attempt::later(what, None))
                 }
             },
         }
@@ -129,7 +129,7 @@ impl Sender<'_> {
                     self.write(vec![Write::OutboxDone { id }]).await?;
                     Ok(Attempt::Answered)
                 }
-                _ => Ok(Attempt::later("the answer is not ok")),
+                _ => Ok(Attempt::later("the answer is not ok", None)),
             },
         }
     }
@@ -146,13 +146,10 @@ impl Sender<'_> {
         // Whatever is between us and the destination: no answer is waited for for ever.
         let patience = self.node.limits().peer_request_ms.saturating_mul(2);
         let answer = timeout(Duration::from_millis(patience), asking).await;
-        let answer = answer.map_err(|_| Attempt::later("no answer in time"))?;
-        let answer = answer.map_err(Attempt::later)?;
+        let answer = answer.map_err(|_| Attempt::unreachable("no answer in time"))?;
+        let answer = answer.map_err(Attempt::unreachable)?;
         let after_seconds = answer.retry_after_seconds;
-        let later = |reason| Attempt::Later {
-            reason,
-            after_seconds,
-        };
+        let later = |reason| Attempt::later(reason, after_seconds);
         if matches!(answer.status, 413 | 415) {
             return Err(Attempt::Refused(format!("answered {}", answer.status)));
         }
@@ -168,10 +165,9 @@ impl Sender<'_> {
                 Ok(DsResponseBody::Error(error)) if is_final(error.code) => {
                     Attempt::Refused(error.to_string())
                 }
-                Ok(DsResponseBody::Error(error)) => Attempt::Later {
-                    after_seconds: after_seconds.max(seconds_in(&error)),
-                    reason: error.to_string(),
-                },
+                Ok(DsResponseBody::Error(error)) => {
+                    Attempt::later(&error, after_seconds.max(seconds_in(&error)))
+                }
                 _ => later(format!("answered {}", answer.status)),
             },
         )

@@ -20,7 +20,7 @@ impl Sender<'_> {
         results: &[DeliveryResult],
     ) -> Result<Attempt, StoreError> {
         if results.is_empty() {
-            return Ok(Attempt::later("no results"));
+            return Ok(Attempt::later("no results", None));
         }
         let mut writes = Vec::new();
         let mut gone: BTreeMap<&GroupId, HashSet<ClientQueueInformation>> = BTreeMap::new();
