@@ -132,3 +132,30 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Environment;
+
+    /// Whatever comes between the end of a lane's wait and its own end is not lost.
+    #[test]
+    fn a_lane_that_was_woken_does_not_end() {
+        let outbox = Outbox::default();
+        let name: ProviderName = "b.example".parse().unwrap();
+        let destination = Arc::new(Destination::new(name.clone(), Environment::system()));
+        let lanes: Vec<_> = (0..2).map(|number| Arc::new(Lane::new(number))).collect();
+        let active = Active {
+            destination: Arc::clone(&destination),
+            lanes: (0..).zip(lanes.iter().cloned()).collect(),
+        };
+        outbox.active().insert(name, active);
+        lanes[0].wake();
+        assert!(!outbox.end(&destination, &lanes[0]));
+        assert!(outbox.end(&destination, &lanes[1]));
+        assert_eq!(outbox.destinations(None).len(), 1);
+        lanes[0].looks_again();
+        assert!(outbox.end(&destination, &lanes[0]));
+        assert!(outbox.destinations(None).is_empty());
+    }
+}

@@ -44,6 +44,11 @@ impl Lane {
         self.new.notify_one();
     }
 
+    /// The lane looks at what waits: what comes from now on may not be seen any more.
+    pub(super) fn looks_again(&self) {
+        self.woken.store(false, Ordering::SeqCst);
+    }
+
     pub(super) fn is_woken(&self) -> bool {
         self.woken.load(Ordering::SeqCst)
     }
@@ -154,8 +159,7 @@ impl Running<'_> {
                 return Ok(Next::Again);
             }
         };
-        // What comes from now on may not be read any more.
-        self.lane.woken.store(false, Ordering::SeqCst);
+        self.lane.looks_again();
         match self.sender.send(permit).await? {
             Sent::Something => Ok(Next::Again),
             Sent::Nothing(until) => Ok(Next::New(until)),

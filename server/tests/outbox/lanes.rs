@@ -94,6 +94,9 @@ async fn an_idle_lane_ends_and_begins_again() {
     let group = &groups_in(3, 1)[0];
     world.put(B, group, &["one"]).await;
     world.empties(B, SOON).await;
+    pass(Duration::from_secs(5 * 60)).await;
+    world.put(B, group, &["and"]).await;
+    world.empties(B, SOON).await;
     pass(Duration::from_secs(9 * 60)).await;
     assert!(world.status(B).await.is_some());
     pass(Duration::from_secs(2 * 60)).await;
@@ -102,7 +105,7 @@ async fn an_idle_lane_ends_and_begins_again() {
     world.put(B, group, &["two"]).await;
     world.empties(B, SOON).await;
     pass(Duration::from_millis(10 * 60 * 1000 - 5_100)).await;
-    let mut expected = vec!["one".to_owned(), "two".to_owned()];
+    let mut expected = ["one", "and", "two"].map(str::to_owned).to_vec();
     for number in 0..200 {
         let text = format!("text {number}");
         pass(Duration::from_millis(10 * 60 * 1000 - 3)).await;
