@@ -38,7 +38,7 @@ pub(crate) fn for_group(by: &Provider, requester: &UserId, target: &UserId) -> V
 }
 
 /// The same for a connection group.
-fn for_connection(by: &Provider, requester: &UserId, target: &UserId) -> Vec<u8> {
+pub(crate) fn for_connection(by: &Provider, requester: &UserId, target: &UserId) -> Vec<u8> {
     let mut request = ConnectionKeyPackageRequest {
         version: DsProtocolVersion::MOH1,
         sender: requester.provider(),

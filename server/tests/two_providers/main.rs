@@ -11,6 +11,7 @@ mod connections;
 mod deliveries;
 mod keys;
 mod listen;
+mod policy;
 mod proxying;
 mod queues;
 mod raw;
