@@ -14,6 +14,7 @@ use moh_messages::{
 };
 
 pub(crate) use self::nonces::{Nonces, Repeats};
+use crate::clock::SECOND_MS;
 use crate::crypto;
 use crate::error::Refusal;
 use crate::node::Node;
@@ -234,8 +235,11 @@ impl Node {
         if sender == self.name() {
             return Err(NONE);
         }
-        self.fetch_keys(sender).await?;
-        find().ok_or(NONE)
+        match self.fetch_keys(sender).await {
+            Ok(()) => find().ok_or(NONE),
+            // Somebody else's fetch may have ended a moment ago.
+            Err(refusal) => find().ok_or(refusal),
+        }
     }
 
     /// Asks a provider for its keys, which a decision needs, and notes that in `fetched`.
@@ -264,16 +268,15 @@ impl Node {
     /// `unauthorized` when we do not talk to it; `unavailable` when there is no answer.
     async fn fetch_keys(&self, provider: &ProviderName) -> Result<(), Refusal> {
         self.check_peer(provider)?;
-        self.federation()
-            .fetch_keys(provider)
-            .await
-            .map_err(|error| {
-                tracing::info!(%provider, %error, "no keys");
-                Refusal::Unavailable {
-                    reason: "the provider's keys cannot be fetched".to_owned(),
-                    retry_after_seconds: 10,
-                }
-            })
+        let fetched = self.federation().fetch_keys(provider).await;
+        fetched.map_err(|error| {
+            tracing::info!(%provider, %error, "no keys");
+            let seconds = error.retry_after_ms.div_ceil(SECOND_MS);
+            Refusal::Unavailable {
+                reason: "the provider's keys cannot be fetched".to_owned(),
+                retry_after_seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+            }
+        })
     }
 
     /// Verifies the signature of a client of our own: by the key that it is registered with, or,

@@ -223,6 +223,7 @@ impl Config {
                 .collect(),
             allow_private_addresses: federation.allow_private_addresses,
             timeout: Duration::from_millis(self.limits.peer_request_ms),
+            connect_timeout: Duration::from_millis(self.limits.peer_connect_ms),
         })
     }
 }

@@ -40,6 +40,10 @@ pub struct Limits {
     pub request_body_ms: u64,
     /// How long a request to another provider may take, in milliseconds.
     pub peer_request_ms: u64,
+    /// How long it may take to connect to another provider, in milliseconds.
+    pub peer_connect_ms: u64,
+    /// How long it may take to ask another provider's name where it is, in milliseconds.
+    pub discovery_ms: u64,
     /// How long a client may wait for its queue in one request, in milliseconds.
     pub max_queue_wait_ms: u32,
     /// How long something for another provider is tried, in hours; at most 168, as others forget
@@ -74,6 +78,8 @@ impl Default for Limits {
             request_headers_ms: 10_000,
             request_body_ms: 30_000,
             peer_request_ms: 30_000,
+            peer_connect_ms: 5_000,
+            discovery_ms: 5_000,
             max_queue_wait_ms: 60_000,
             outbox_expiry_hours: 168,
             max_outbox_bytes_per_peer: 1 << 30,

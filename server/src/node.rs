@@ -17,7 +17,7 @@ use crate::clock::{DAY_MS, Environment, Random};
 use crate::config::Registration;
 use crate::deliver::{Written, members_of};
 use crate::error::Refusal;
-use crate::federation::{Federation, PeerPolicy, PeerRules, Transport};
+use crate::federation::{Background, Federation, PeerPolicy, PeerRules, Transport};
 use crate::groups::Groups;
 use crate::key_packages::Turns;
 use crate::keys::Keys;
@@ -108,6 +108,7 @@ impl Node {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(parts: Parts) -> Result<Self, StoreError> {
+        let background = Background::default();
         let node = Self(Arc::new(Inner {
             name: parts.name,
             ds_domain: parts.ds_domain,
@@ -115,10 +116,11 @@ impl Node {
             groups: Groups::new(parts.limits.max_cached_groups_bytes, parts.environment.work),
             registration: parts.registration,
             federation: Federation::new(
-                parts.transport,
-                parts.environment.clone(),
-                parts.limits.max_tree_bytes,
                 parts.peers.policy,
+                parts.transport,
+                &parts.environment,
+                &parts.limits,
+                &background,
             ),
             limits: parts.limits,
             environment: parts.environment,
@@ -130,8 +132,8 @@ impl Node {
             nonces: Nonces::default(),
             turns: Turns::default(),
             due: Notify::new(),
-            tasks: TaskTracker::new(),
-            stopping: CancellationToken::new(),
+            tasks: background.tasks,
+            stopping: background.stopping,
         }));
         for (destination, lane) in node.store().outbox_lanes().await? {
             node.wake_outbox(&destination, lane);

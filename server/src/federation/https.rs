@@ -1,18 +1,16 @@
 //! Requests to other providers, over TLS 1.3, to addresses that may be asked.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
-use hickory_resolver::TokioResolver;
 use moh_messages::CONTENT_TYPE;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header;
 
-use super::{PeerRequest, PeerResponse, Transport, Unreachable};
+use super::addresses::{Addresses, Dns, Resolver, SystemDns};
+use super::transport::{PeerRequest, PeerResponse, Transport, Unreachable};
 
 /// A host whose address is not asked of the DNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +32,20 @@ pub struct HttpsOptions {
     pub allow_private_addresses: bool,
     /// How long one request may take.
     pub timeout: Duration,
+    /// How long it may take to connect, the DNS included.
+    pub connect_timeout: Duration,
+}
+
+impl Default for HttpsOptions {
+    fn default() -> Self {
+        Self {
+            extra_roots_pem: Vec::new(),
+            overrides: Vec::new(),
+            allow_private_addresses: false,
+            timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
 }
 
 /// HTTPS by reqwest.
@@ -47,18 +59,19 @@ impl HttpsTransport {
     /// # Errors
     /// When a root certificate is not one, or the system has no configuration for the DNS.
     pub fn new(options: &HttpsOptions) -> Result<Self, Unreachable> {
+        Self::with_dns(options, Arc::new(SystemDns::new()?))
+    }
+
+    /// Prepares it, with another DNS than the system's.
+    ///
+    /// # Errors
+    /// When a root certificate is not one.
+    pub fn with_dns(options: &HttpsOptions, dns: Arc<dyn Dns>) -> Result<Self, Unreachable> {
         let failed = |e: &dyn std::fmt::Display| Unreachable(e.to_string());
-        let resolver = TokioResolver::builder_tokio()
-            .and_then(|builder| builder.build())
-            .map_err(|e| failed(&e))?;
-        let overrides = options
-            .overrides
-            .iter()
-            .map(|o| (o.host.clone(), o.address))
-            .collect();
-        let resolver = CheckedResolver {
-            resolver,
-            overrides,
+        let given = options.overrides.iter();
+        let addresses = Addresses {
+            dns,
+            given: given.map(|o| (o.host.clone(), o.address)).collect(),
             allow_private: options.allow_private_addresses,
         };
         let mut roots = Vec::new();
@@ -70,10 +83,10 @@ impl HttpsTransport {
             .redirect(reqwest::redirect::Policy::none())
             .tls_version_min(reqwest::tls::Version::TLS_1_3)
             .tls_certs_merge(roots)
-            .dns_resolver(Arc::new(resolver))
+            .dns_resolver(Arc::new(Resolver(Arc::new(addresses))))
             .no_proxy()
             .timeout(options.timeout)
-            .connect_timeout(options.timeout)
+            .connect_timeout(options.connect_timeout)
             .build()
             .map_err(|e| failed(&e))?;
         Ok(Self { client })
@@ -158,123 +171,9 @@ fn retry_after(value: &str, date: Option<&str>) -> Option<u32> {
     Some(u32::try_from(seconds).unwrap_or(u32::MAX))
 }
 
-/// Resolves a host, and gives those of its addresses that may be connected to: reqwest connects
-/// to exactly these.
-struct CheckedResolver {
-    resolver: TokioResolver,
-    overrides: HashMap<String, SocketAddr>,
-    allow_private: bool,
-}
-
-impl Resolve for CheckedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let given = self.overrides.get(name.as_str()).copied();
-        let resolver = self.resolver.clone();
-        let allow_private = self.allow_private;
-        Box::pin(async move {
-            if let Some(address) = given {
-                return Ok(Box::new(std::iter::once(address)) as Addrs);
-            }
-            let found = resolver.lookup_ip(name.as_str()).await?;
-            let allowed: Vec<SocketAddr> = found
-                .iter()
-                .filter(|address| allow_private || is_public(*address))
-                .map(|address| SocketAddr::new(address, 0))
-                .collect();
-            if allowed.is_empty() {
-                return Err(format!("{} has no public address", name.as_str()).into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// Whether an address is one of the public Internet: not private, loopback, link-local, shared
-/// (CGNAT), multicast or reserved, nor one of those mapped or translated into IPv6.
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            !(v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_documentation()
-                || a == 0
-                || a >= 240
-                || (a == 100 && b & 0xc0 == 64)
-                || (a == 198 && b & 0xfe == 18)
-                || (a == 192 && b == 0 && c == 0))
-        }
-        IpAddr::V6(v6) => is_public_v6(v6),
-    }
-}
-
-fn is_public_v6(v6: Ipv6Addr) -> bool {
-    let s = v6.segments();
-    let embedded = |high: u16, low: u16| {
-        let [[a, b], [c, d]] = [high.to_be_bytes(), low.to_be_bytes()];
-        is_public(IpAddr::from([a, b, c, d]))
-    };
-    match s {
-        // v4-mapped.
-        [0, 0, 0, 0, 0, 0xffff, high, low] => embedded(high, low),
-        // NAT64, well-known and local prefix.
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => embedded(high, low),
-        [0x64, 0xff9b, 1, ..] => false,
-        // 6to4.
-        [0x2002, high, low, ..] => embedded(high, low),
-        // Teredo, documentation, and everything that is not global unicast.
-        [0x2001, 0, ..] | [0x2001, 0xdb8, ..] => false,
-        [first, ..] => first & 0xe000 == 0x2000,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_public_addresses_are_connected_to() {
-        for public in [
-            "9.9.9.9",
-            "100.63.255.255",
-            "100.128.0.1",
-            "2620:fe::fe",
-            "::ffff:9.9.9.9",
-            "64:ff9b::9.9.9.9",
-        ] {
-            assert!(is_public(public.parse().unwrap()), "{public}");
-        }
-        for not in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "172.16.0.1",
-            "192.168.0.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "0.0.0.0",
-            "224.0.0.1",
-            "255.255.255.255",
-            "192.0.0.1",
-            "198.18.0.1",
-            "::",
-            "::1",
-            "fe80::1",
-            "fc00::1",
-            "ff02::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "64:ff9b::10.0.0.1",
-            "64:ff9b:1::1",
-            "2002:7f00:1::",
-            "2001::1",
-            "2001:db8::1",
-            "::10.0.0.1",
-        ] {
-            assert!(!is_public(not.parse().unwrap()), "{not}");
-        }
-    }
 
     #[test]
     fn max_age_is_found_among_other_directives() {

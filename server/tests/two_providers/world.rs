@@ -149,6 +149,7 @@ impl World {
                 overrides: overrides.clone(),
                 allow_private_addresses: true,
                 timeout: Duration::from_millis(limits.peer_request_ms),
+                connect_timeout: Duration::from_millis(limits.peer_connect_ms),
             };
             let mut provider = Provider {
                 name,

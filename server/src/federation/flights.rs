@@ -1,0 +1,89 @@
+//! What is asked of a peer once, however many wait for the answer.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use moh_messages::ProviderName;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What runs beside the requests, and ends with the provider.
+#[derive(Clone, Default)]
+pub(crate) struct Background {
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stopping: CancellationToken,
+}
+
+/// What is being asked at the moment, at most once of each peer. It is asked to the end, even if
+/// whoever wanted to know goes away.
+pub(super) struct Flights<T> {
+    running: Mutex<BTreeMap<ProviderName, Flight<T>>>,
+    background: Background,
+}
+
+/// Something that is being asked.
+pub(super) struct Flight<T>(watch::Receiver<Option<T>>);
+
+impl<T> Clone for Flight<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Clone> Flight<T> {
+    /// What came of it; none when the provider stops.
+    pub(super) async fn landed(mut self) -> Option<T> {
+        let landed = self.0.wait_for(Option::is_some).await;
+        landed.ok()?.clone()
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> Flights<T> {
+    pub(super) fn new(background: Background) -> Arc<Self> {
+        Arc::new(Self {
+            running: Mutex::default(),
+            background,
+        })
+    }
+
+    /// What is being asked of this peer, or else what `start` begins, if it does.
+    ///
+    /// # Errors
+    /// What `start` says against it.
+    pub(super) fn join<E, F>(
+        self: &Arc<Self>,
+        name: &ProviderName,
+        start: impl FnOnce() -> Result<F, E>,
+    ) -> Result<Flight<T>, E>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that broke off has let go of its end.
+        let flight = running.get(name).filter(|f| f.0.has_changed().is_ok());
+        if let Some(flight) = flight {
+            return Ok(flight.clone());
+        }
+        let asking = start()?;
+        let (landing, flight) = watch::channel(None);
+        let flight = Flight(flight);
+        running.insert(name.clone(), flight.clone());
+        let (flights, name) = (Arc::clone(self), name.clone());
+        let stopping = self.background.stopping.clone();
+        self.background.tasks.spawn(async move {
+            let answer = tokio::select! {
+                biased;
+                () = stopping.cancelled() => None,
+                answer = asking => Some(answer),
+            };
+            let mut running = flights
+                .running
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            running.remove(&name);
+            landing.send_replace(answer);
+        });
+        Ok(flight)
+    }
+}
