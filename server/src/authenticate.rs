@@ -18,6 +18,7 @@ use crate::clock::SECOND_MS;
 use crate::crypto;
 use crate::error::Refusal;
 use crate::node::Node;
+use crate::tls::Presented;
 
 /// Providers that are asked for their keys because of one request.
 const MAX_FETCHES: usize = 8;
@@ -112,24 +113,8 @@ always_signed!(
 );
 
 impl Node {
-    /// Reads a request that says that it is from a provider that we talk to. That is looked at
-    /// before anything is fetched or verified because of it.
-    ///
-    /// # Errors
-    /// As [`Claimed::read`]; `unauthorized`.
-    pub(crate) fn read_claim<T: FromProvider>(
-        &self,
-        bytes: &[u8],
-        from: &mut Option<String>,
-    ) -> Result<Claimed<T>, Refusal> {
-        let claimed = Claimed::<T>::read(self.name(), bytes)?;
-        let sender = claimed.request.sender();
-        *from = Some(sender.to_string());
-        self.check_peer(sender)?;
-        Ok(claimed)
-    }
-
-    /// Sees to it that we talk to this provider.
+    /// Sees to it that we talk to this provider. That is looked at before anything is fetched or
+    /// verified because of a request.
     ///
     /// # Errors
     /// `unauthorized`.
@@ -139,6 +124,42 @@ impl Node {
             false => Err(Refusal::Unauthorized(
                 "this provider does not talk to that one",
             )),
+        }
+    }
+
+    /// Sees to it, where certificates are demanded, that the one that was shown is valid for the DS
+    /// domain of this provider.
+    ///
+    /// # Errors
+    /// `unauthenticated`; `unavailable` when it cannot be found out where that provider is.
+    pub(crate) async fn check_certificate(
+        &self,
+        provider: &ProviderName,
+        presented: Option<&Presented>,
+    ) -> Result<(), Refusal> {
+        let Some(trust) = self.demands_certificates() else {
+            return Ok(());
+        };
+        if provider == self.name() {
+            // Nobody else can sign in our name.
+            return Ok(());
+        }
+        let presented = presented.ok_or(Refusal::Unauthenticated(
+            "providers show a certificate here when they connect",
+        ))?;
+        let is_its = |domain: &str| presented.is_of(trust, domain, self.now_ms());
+        match self.federation().is_at(provider, is_its).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::Unauthenticated(
+                "the certificate is not one for the provider's DS domain",
+            )),
+            Err(error) => {
+                tracing::info!(%provider, %error, "not found");
+                Err(Refusal::Unavailable {
+                    reason: "the provider's DS domain cannot be found out".to_owned(),
+                    retry_after_seconds: 5,
+                })
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use crate::limits::Limits;
 use crate::node::{Node, Parts};
 use crate::observe::Observer;
 use crate::store::{Embedded, EmbeddedOptions, StoreError};
+use crate::tls::{Certificates, Identity, Trust};
 
 /// A provider's configuration. Paths are relative to the folder that the file is in.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -90,6 +91,21 @@ pub struct FederationConfig {
     pub allow_private_addresses: bool,
     /// Hosts whose addresses are not asked of the DNS.
     pub hosts: std::collections::BTreeMap<String, SocketAddr>,
+    /// Whether our certificate is shown to providers that ask for it when we connect.
+    pub client_certificate: ClientCertificate,
+    /// Whether other providers have to show theirs when they connect.
+    pub require_client_certificate: bool,
+}
+
+/// What is shown to providers that ask for a certificate when we connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificate {
+    /// Nothing.
+    #[default]
+    None,
+    /// The one of `[tls]`.
+    Offer,
 }
 
 impl FederationConfig {
@@ -164,7 +180,12 @@ impl Config {
     /// # Errors
     /// When the certificate or the address cannot be used.
     pub async fn listen(&self) -> Result<Listener, StartError> {
-        let tls = tls_config(&read(&self.tls.certificate)?, &read(&self.tls.key)?)?;
+        let certificates = match self.federation.require_client_certificate {
+            true => Certificates::Asked,
+            false => Certificates::NotAsked,
+        };
+        let (chain, key) = (read(&self.tls.certificate)?, read(&self.tls.key)?);
+        let tls = tls_config(&chain, &key, certificates)?;
         Ok(Listener::bind(self.listen, tls).await?)
     }
 
@@ -184,8 +205,18 @@ impl Config {
         let in_keys = |error| StartError::Keys(self.keys.clone(), error);
         let secret = SecretKeys::read(&self.keys).map_err(in_keys)?;
         let keys = Keys::new(name.clone(), &secret).map_err(in_keys)?;
-        let transport = HttpsTransport::new(&self.https_options()?)
-            .map_err(|error| StartError::Federation(error.0))?;
+        let in_federation =
+            |error: &dyn std::fmt::Display| StartError::Federation(error.to_string());
+        let roots = self.federation.extra_roots.iter().map(|path| read(path));
+        let roots = roots.collect::<Result<Vec<_>, _>>()?;
+        let trust = Trust::new(&roots).map_err(|error| in_federation(&error))?;
+        let certificates = self.federation.require_client_certificate;
+        let peers = PeerRules {
+            policy: self.federation.peer_policy(),
+            certificates: certificates.then(|| trust.clone()),
+        };
+        let options = self.https_options(trust)?;
+        let transport = HttpsTransport::new(&options).map_err(|error| in_federation(&error))?;
         let store = Embedded::open(&self.store, EmbeddedOptions::default())?;
         let ds_domain = match &self.ds_domain {
             Some(domain) => domain.clone(),
@@ -198,9 +229,7 @@ impl Config {
             keys,
             limits: self.limits.clone(),
             registration: self.registration,
-            peers: PeerRules {
-                policy: self.federation.peer_policy(),
-            },
+            peers,
             environment,
             store: Arc::new(store),
             transport: Arc::new(transport),
@@ -209,12 +238,20 @@ impl Config {
         Ok(node.await?)
     }
 
-    fn https_options(&self) -> Result<HttpsOptions, StartError> {
+    fn https_options(&self, trust: Trust) -> Result<HttpsOptions, StartError> {
         let federation = &self.federation;
-        let roots = federation.extra_roots.iter().map(|path| read(path));
+        let identity = match federation.client_certificate {
+            ClientCertificate::None => None,
+            ClientCertificate::Offer => {
+                let (chain, key) = (read(&self.tls.certificate)?, read(&self.tls.key)?);
+                let identity = Identity::from_pem(&chain, &key);
+                Some(identity.map_err(|error| StartError::Federation(error.to_string()))?)
+            }
+        };
         let hosts = federation.hosts.iter();
         Ok(HttpsOptions {
-            extra_roots_pem: roots.collect::<Result<_, _>>()?,
+            trust,
+            identity,
             overrides: hosts
                 .map(|(host, &address)| Override {
                     host: host.clone(),
@@ -269,6 +306,27 @@ mod tests {
             assert_eq!(read_config(&text).unwrap().registration, registration);
         }
         assert_eq!(config.limits, Limits::default());
+        let certificates = |federation: &str| {
+            let config = read_config(&format!("{SMALLEST}\n[federation]\n{federation}"));
+            let federation = config.unwrap().federation;
+            (
+                federation.client_certificate,
+                federation.require_client_certificate,
+            )
+        };
+        assert_eq!(certificates(""), (ClientCertificate::None, false));
+        for (text, expected) in [
+            (
+                "client_certificate = \"offer\"",
+                (ClientCertificate::Offer, false),
+            ),
+            (
+                "client_certificate = \"none\"\nrequire_client_certificate = true",
+                (ClientCertificate::None, true),
+            ),
+        ] {
+            assert_eq!(certificates(text), expected);
+        }
     }
 
     #[test]

@@ -8,10 +8,12 @@ use moh_messages::{
     VerificationKeyRequest, VerificationKeyResponse,
 };
 
+use crate::authenticate::{Claimed, FromProvider};
 use crate::error::Refusal;
 use crate::node::Node;
 use crate::observe::RequestEvent;
 use crate::operation;
+use crate::tls::Presented;
 
 /// The answer to a request: an HTTP status and a body of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +70,19 @@ pub(crate) struct Seen {
 }
 
 impl Node {
-    /// Answers a request to one of the protocol's endpoints. It is run to its end, even if
-    /// whoever asked goes away meanwhile.
+    /// Answers a request to one of the protocol's endpoints, by somebody who has shown no
+    /// certificate. It is run to its end, even if whoever asked goes away meanwhile.
     pub async fn answer(&self, endpoint: Endpoint, body: Bytes) -> Answer {
+        self.answer_over(endpoint, body, None).await
+    }
+
+    /// The same, over a connection on which this certificate was shown.
+    pub async fn answer_over(
+        &self,
+        endpoint: Endpoint,
+        body: Bytes,
+        presented: Option<Presented>,
+    ) -> Answer {
         let node = self.clone();
         let run = async move {
             let started = tokio::time::Instant::now();
@@ -79,7 +91,8 @@ impl Node {
                 from: None,
                 operation,
             };
-            let answer = Box::pin(node.dispatch(endpoint, &body, &mut seen)).await;
+            let presented = presented.as_ref();
+            let answer = Box::pin(node.dispatch(endpoint, &body, presented, &mut seen)).await;
             node.observe(
                 endpoint.path(),
                 &seen,
@@ -99,12 +112,19 @@ impl Node {
         })
     }
 
-    async fn dispatch(&self, endpoint: Endpoint, body: &[u8], seen: &mut Seen) -> Answer {
+    async fn dispatch(
+        &self,
+        endpoint: Endpoint,
+        body: &[u8],
+        presented: Option<&Presented>,
+        seen: &mut Seen,
+    ) -> Answer {
         match endpoint {
             Endpoint::GroupOperation
             | Endpoint::WelcomeInformation
             | Endpoint::ExternalCommitInformation => {
-                let claimed = match self.read_claim::<DsRequest>(body, &mut seen.from) {
+                let claimed = self.claim::<DsRequest>(body, presented, seen).await;
+                let claimed = match claimed {
                     Ok(claimed) => claimed,
                     Err(refusal) => return Answer::refusal(refusal),
                 };
@@ -114,20 +134,36 @@ impl Node {
             }
             Endpoint::VerificationKey => Answer::of(self.verification_key(body)),
             Endpoint::DeliverMessage | Endpoint::ConnectionRequest => {
-                match self.read_claim(body, &mut seen.from) {
+                match self.claim(body, presented, seen).await {
                     Ok(claimed) => Answer::of(Box::pin(self.deliver(endpoint, claimed)).await),
                     Err(refusal) => Answer::refusal(refusal),
                 }
             }
-            Endpoint::GroupKeyPackages => match self.read_claim(body, &mut seen.from) {
+            Endpoint::GroupKeyPackages => match self.claim(body, presented, seen).await {
                 Ok(claimed) => Answer::of(Box::pin(self.group_key_packages(claimed)).await),
                 Err(refusal) => Answer::refusal(refusal),
             },
-            Endpoint::ConnectionKeyPackages => match self.read_claim(body, &mut seen.from) {
+            Endpoint::ConnectionKeyPackages => match self.claim(body, presented, seen).await {
                 Ok(claimed) => Answer::of(Box::pin(self.connection_key_packages(claimed)).await),
                 Err(refusal) => Answer::refusal(refusal),
             },
         }
+    }
+
+    /// Reads a request, and sees to it that we talk to whoever it says that it is from, and that
+    /// this one has connected.
+    async fn claim<T: FromProvider>(
+        &self,
+        body: &[u8],
+        presented: Option<&Presented>,
+        seen: &mut Seen,
+    ) -> Result<Claimed<T>, Refusal> {
+        let claimed = Claimed::<T>::read(self.name(), body)?;
+        let sender = claimed.request.sender();
+        seen.from = Some(sender.to_string());
+        self.check_peer(sender)?;
+        self.check_certificate(sender, presented).await?;
+        Ok(claimed)
     }
 
     fn verification_key(&self, body: &[u8]) -> Result<VerificationKeyResponse, Refusal> {

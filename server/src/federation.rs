@@ -39,6 +39,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use moh_messages::{Endpoint, KeyId, ProviderName, VerificationKey};
+use tokio::sync::Semaphore;
 
 use self::asking::Asking;
 use self::discovery::{Discovery, Failures};
@@ -52,6 +53,14 @@ pub(crate) struct Federation {
     discovery: Arc<Discovery>,
     asking: Arc<Asking>,
     keys: Arc<PeerKeys>,
+    looking: Semaphore,
+}
+
+/// Requests because of which it is looked up at once where a provider is.
+const MAX_LOOKING: usize = 256;
+
+fn without_port(domain: &str) -> &str {
+    domain.split_once(':').map_or(domain, |(host, _)| host)
 }
 
 impl Federation {
@@ -75,6 +84,7 @@ impl Federation {
             keys: PeerKeys::new(Arc::clone(&asking), environment.clone(), background.clone()),
             discovery,
             asking,
+            looking: Semaphore::new(MAX_LOOKING),
         }
     }
 
@@ -106,6 +116,28 @@ impl Federation {
             return Err(Unreachable(format!("we do not talk to {name}")));
         }
         self.asking.ask(name, endpoint, body, Failures::Count).await
+    }
+
+    /// Whether this holds for the domain at which a provider is. Where it does not, the provider may
+    /// have moved: then it is looked for anew.
+    ///
+    /// # Errors
+    /// When it is not found, or too many are being looked for.
+    pub(crate) async fn is_at(
+        &self,
+        name: &ProviderName,
+        holds: impl Fn(&str) -> bool,
+    ) -> Result<bool, Unreachable> {
+        let busy = |_| Unreachable("too many providers are being looked for".to_owned());
+        let _permit = self.looking.try_acquire().map_err(busy)?;
+        let find = || self.discovery.ds_domain(name, Failures::Count);
+        let domain = find().await?;
+        if holds(without_port(&domain)) {
+            return Ok(true);
+        }
+        self.discovery.doubt(name, &domain);
+        let now = find().await?;
+        Ok(now != domain && holds(without_port(&now)))
     }
 
     /// A provider was heard of: that it was not found a moment ago says nothing any more.

@@ -21,6 +21,7 @@ use moh_messages::{CONTENT_TYPE, Endpoint, WELL_KNOWN_PATH};
 
 use crate::face::Answer;
 use crate::node::Node;
+use crate::tls::Presented;
 
 /// How long answers that may be cached are good for, in seconds.
 const MAX_AGE_SECONDS: u32 = 3600;
@@ -64,6 +65,7 @@ async fn endpoint_request(node: Node, endpoint: Endpoint, request: Request) -> R
         };
         return not_allowed(allow);
     }
+    let presented = request.extensions().get::<Presented>().cloned();
     let body = match read_body(&node, request, endpoint.max_body_bytes()).await {
         Ok(body) => body,
         Err(problem) => return problem.into_response(),
@@ -71,7 +73,7 @@ async fn endpoint_request(node: Node, endpoint: Endpoint, request: Request) -> R
     if body.is_empty() && endpoint.is_get() && endpoint != Endpoint::VerificationKey {
         return Problem(StatusCode::BAD_REQUEST, "the request has no body").into_response();
     }
-    let mut response = respond(node.answer(endpoint, body).await);
+    let mut response = respond(node.answer_over(endpoint, body, presented).await);
     let is_success = response.status().is_success();
     let headers = response.headers_mut();
     if endpoint.is_get() {

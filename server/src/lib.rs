@@ -15,8 +15,8 @@
 //! 8. `queue`: our own clients' queues: read, acknowledge, wake. `notice` puts in what we have to
 //!    say to them ourselves.
 //!
-//! Beside it stand [`federation`] (where other providers are, and their keys), [`keys`] (our
-//! own), `accounts`, `invitation`, `key_packages`, `connections`, [`limits`], [`clock`], [`observe`] and
+//! Beside it stand [`federation`] (which other providers we talk to, where they are, and their
+//! keys), [`tls`], [`keys`] (our own), `accounts`, `invitation`, `key_packages`, `connections`, [`limits`], [`clock`], [`observe`] and
 //! [`error`]. [`node`] holds it all together.
 
 pub mod http;
@@ -57,6 +57,7 @@ pub mod keys;
 pub mod limits;
 pub mod node;
 pub mod observe;
+pub mod tls;
 
 pub use clock::Environment;
 pub use config::Config;

@@ -26,6 +26,7 @@ use crate::observe::Observer;
 use crate::outbox::Outbox;
 use crate::queue::{Members, Queues};
 use crate::store::{CommitError, Store, StoreError};
+use crate::tls::Trust;
 
 /// A decision that others race with is made this often.
 const TRIES: usize = 64;
@@ -88,6 +89,7 @@ struct Inner {
     environment: Environment,
     store: Arc<dyn Store>,
     federation: Federation,
+    demands_certificates: Option<Trust>,
     observer: Arc<dyn Observer>,
     groups: Groups,
     queues: Queues,
@@ -122,6 +124,7 @@ impl Node {
                 &parts.limits,
                 &background,
             ),
+            demands_certificates: parts.peers.certificates,
             limits: parts.limits,
             environment: parts.environment,
             store: parts.store,
@@ -371,6 +374,9 @@ impl Node {
     }
     pub(crate) fn federation(&self) -> &Federation {
         &self.0.federation
+    }
+    pub(crate) fn demands_certificates(&self) -> Option<&Trust> {
+        self.0.demands_certificates.as_ref()
     }
     pub(crate) fn groups(&self) -> &Groups {
         &self.0.groups

@@ -67,6 +67,8 @@ fn differences(before: &Config, after: &Config) -> Vec<&'static str> {
         extra_roots,
         allow_private_addresses,
         hosts,
+        client_certificate,
+        require_client_certificate,
     } = federation;
     let peers = &after.federation;
     let all = [
@@ -83,6 +85,14 @@ fn differences(before: &Config, after: &Config) -> Vec<&'static str> {
             *allow_private_addresses != peers.allow_private_addresses,
         ),
         ("federation.hosts", *hosts != peers.hosts),
+        (
+            "federation.client_certificate",
+            *client_certificate != peers.client_certificate,
+        ),
+        (
+            "federation.require_client_certificate",
+            *require_client_certificate != peers.require_client_certificate,
+        ),
         ("limits", *limits != after.limits),
     ];
     let differ = all.into_iter().filter(|(_, differs)| *differs);
@@ -128,6 +138,14 @@ mod tests {
             (
                 format!("{TEXT}\n[federation.hosts]\n\"b.example\" = \"192.0.2.7:443\""),
                 "federation.hosts",
+            ),
+            (
+                format!("{TEXT}\n[federation]\nclient_certificate = \"offer\""),
+                "federation.client_certificate",
+            ),
+            (
+                format!("{TEXT}\n[federation]\nrequire_client_certificate = true"),
+                "federation.require_client_certificate",
             ),
             (format!("{TEXT}\n[limits]\nmax_members = 7"), "limits"),
         ] {

@@ -11,6 +11,7 @@ use reqwest::header;
 
 use super::addresses::{Addresses, Dns, Resolver, SystemDns};
 use super::transport::{PeerRequest, PeerResponse, Transport, Unreachable};
+use crate::tls::{self, Identity, Trust};
 
 /// A host whose address is not asked of the DNS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +25,10 @@ pub struct Override {
 /// How other providers are reached.
 #[derive(Clone, Debug)]
 pub struct HttpsOptions {
-    /// Certificate authorities that are trusted besides those of the system, as PEM.
-    pub extra_roots_pem: Vec<Vec<u8>>,
+    /// Whose certificates are trusted.
+    pub trust: Trust,
+    /// What is shown to those that ask who connects.
+    pub identity: Option<Identity>,
     /// Hosts whose addresses are given.
     pub overrides: Vec<Override>,
     /// Whether private, loopback and link-local addresses may be connected to.
@@ -36,10 +39,13 @@ pub struct HttpsOptions {
     pub connect_timeout: Duration,
 }
 
-impl Default for HttpsOptions {
-    fn default() -> Self {
+impl HttpsOptions {
+    /// The usual ones.
+    #[must_use]
+    pub fn new(trust: Trust) -> Self {
         Self {
-            extra_roots_pem: Vec::new(),
+            trust,
+            identity: None,
             overrides: Vec::new(),
             allow_private_addresses: false,
             timeout: Duration::from_secs(30),
@@ -57,7 +63,8 @@ impl HttpsTransport {
     /// Prepares it.
     ///
     /// # Errors
-    /// When a root certificate is not one, or the system has no configuration for the DNS.
+    /// When our certificate and its key do not belong together, or the system has no configuration
+    /// for the DNS.
     pub fn new(options: &HttpsOptions) -> Result<Self, Unreachable> {
         Self::with_dns(options, Arc::new(SystemDns::new()?))
     }
@@ -65,7 +72,7 @@ impl HttpsTransport {
     /// Prepares it, with another DNS than the system's.
     ///
     /// # Errors
-    /// When a root certificate is not one.
+    /// When our certificate and its key do not belong together.
     pub fn with_dns(options: &HttpsOptions, dns: Arc<dyn Dns>) -> Result<Self, Unreachable> {
         let failed = |e: &dyn std::fmt::Display| Unreachable(e.to_string());
         let given = options.overrides.iter();
@@ -74,15 +81,12 @@ impl HttpsTransport {
             given: given.map(|o| (o.host.clone(), o.address)).collect(),
             allow_private: options.allow_private_addresses,
         };
-        let mut roots = Vec::new();
-        for pem in &options.extra_roots_pem {
-            roots.extend(reqwest::Certificate::from_pem_bundle(pem).map_err(|e| failed(&e))?);
-        }
+        let tls = tls::client_config(&options.trust, options.identity.clone());
+        let tls = tls.map_err(|e| failed(&e))?;
         let client = reqwest::Client::builder()
             .https_only(true)
             .redirect(reqwest::redirect::Policy::none())
-            .tls_version_min(reqwest::tls::Version::TLS_1_3)
-            .tls_certs_merge(roots)
+            .tls_backend_preconfigured(tls)
             .dns_resolver(Arc::new(Resolver(Arc::new(addresses))))
             .no_proxy()
             .timeout(options.timeout)

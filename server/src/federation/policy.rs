@@ -8,6 +8,8 @@ use std::str::FromStr;
 use moh_messages::ProviderName;
 use serde::Deserialize;
 
+use crate::tls::Trust;
+
 /// What holds for a provider that no list names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -114,6 +116,8 @@ fn names(patterns: &BTreeSet<DomainPattern>, provider: &ProviderName) -> bool {
 pub struct PeerRules {
     /// Which of them it talks to, at the start.
     pub policy: PeerPolicy,
+    /// Where it is set, they show a certificate when they connect, and this says which are trusted.
+    pub certificates: Option<Trust>,
 }
 
 #[cfg(test)]

@@ -13,8 +13,6 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -22,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::Limits;
 use crate::node::Node;
+use crate::tls::{self, Certificates, Identity, Presented};
 
 /// Requests that are being answered when the server stops get so long.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -46,26 +45,14 @@ pub enum ServeError {
 ///
 /// # Errors
 /// When the chain or the key is not PEM, or they do not belong together.
-pub fn tls_config(chain_pem: &[u8], key_pem: &[u8]) -> Result<Arc<ServerConfig>, ServeError> {
-    let failed = |e: &dyn std::fmt::Display| ServeError::Certificate(e.to_string());
-    let chain = CertificateDer::pem_slice_iter(chain_pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| failed(&e))?;
-    if chain.is_empty() {
-        return Err(ServeError::Certificate(
-            "there is no certificate in the file".to_owned(),
-        ));
-    }
-    let key = PrivateKeyDer::from_pem_slice(key_pem).map_err(|e| failed(&e))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|e| failed(&e))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|e| failed(&e))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.max_early_data_size = 0;
+pub fn tls_config(
+    chain_pem: &[u8],
+    key_pem: &[u8],
+    certificates: Certificates,
+) -> Result<Arc<ServerConfig>, ServeError> {
+    let identity = Identity::from_pem(chain_pem, key_pem);
+    let config = identity.and_then(|identity| tls::server_config(identity, certificates));
+    let config = config.map_err(|error| ServeError::Certificate(error.to_string()))?;
     Ok(Arc::new(config))
 }
 
@@ -195,10 +182,14 @@ impl Server {
             Some(b"h2") => &self.http2,
             _ => &self.http1,
         };
+        let presented = Presented::of(stream.get_ref().1);
         let io = TokioIo::new(stream);
         let service = self.service.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(place.clone());
+            if let Some(presented) = &presented {
+                request.extensions_mut().insert(presented.clone());
+            }
             service.call(request)
         });
         let connection = builder.serve_connection_with_upgrades(io, service);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod accounts;
+mod certificates;
 mod claims;
 mod clock;
 mod concurrency;

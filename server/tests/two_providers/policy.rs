@@ -41,7 +41,7 @@ async fn ask(of: &Provider, endpoint: Endpoint, body: Vec<u8>) -> Result<(), DsE
 }
 
 /// A request for a group of a.example by a client of b.example.
-fn for_info(auth: DsAuth) -> Vec<u8> {
+pub(crate) fn for_info(auth: DsAuth) -> Vec<u8> {
     let group_id = GroupId::new(vec![7; 32]).unwrap();
     let request = DsRequest {
         version: DsProtocolVersion::MOH1,
@@ -54,6 +54,14 @@ fn for_info(auth: DsAuth) -> Vec<u8> {
     request.encode()
 }
 
+/// A signature of a leaf that is not there.
+pub(crate) fn of_nobody() -> DsAuth {
+    DsAuth::Leaf {
+        leaf_index: 0,
+        signature: Signature::new(vec![7; 64]).unwrap(),
+    }
+}
+
 /// Whatever a provider that is not talked to asks is refused, before anything is fetched from it or
 /// verified: here its signatures are none.
 #[tokio::test]
@@ -63,17 +71,13 @@ async fn who_is_not_talked_to_is_refused_at_every_endpoint() {
     let (alice, bob) = (user_id("alice@a.example"), user_id("bob@b.example"));
     let raw = Raw::user(a, "alice@a.example").await;
     let queue = raw.queue(a).await;
-    let by_leaf = DsAuth::Leaf {
-        leaf_index: 0,
-        signature: Signature::new(vec![7; 64]).unwrap(),
-    };
     let by_provider = DsAuth::Provider {
         on_behalf_of: "mimi://b.example/d/bob/phone".parse().unwrap(),
         provider_auth: ProviderAuth::blank(),
     };
     let info = Endpoint::ExternalCommitInformation;
     let requests = [
-        (info, for_info(by_leaf), Err(DsErrorCode::UNKNOWN_GROUP)),
+        (info, for_info(of_nobody()), Err(DsErrorCode::UNKNOWN_GROUP)),
         (
             info,
             for_info(by_provider),

@@ -14,6 +14,7 @@ use moh_server::federation::{HttpsOptions, HttpsTransport, Override, PeerRules};
 use moh_server::http::{Listener, tls_config};
 use moh_server::observe::{Observer, RequestEvent};
 use moh_server::store::{Embedded, EmbeddedOptions, OutboxRow, Store};
+use moh_server::tls::{Certificates, Identity, Trust};
 use moh_server::{Environment, Keys, Limits, Node, Parts, SecretKeys};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
@@ -33,7 +34,8 @@ const KEY_PACKAGES: usize = 4;
 /// Providers, and the folder that everything of theirs and of their clients' is in.
 pub(crate) struct World {
     folder: TempDir,
-    ca_pem: String,
+    ca: CertifiedIssuer<'static, KeyPair>,
+    overrides: Vec<Override>,
     clock: Arc<dyn Clock>,
     providers: BTreeMap<&'static str, Provider>,
 }
@@ -42,7 +44,9 @@ pub(crate) struct World {
 pub(crate) struct Provider {
     name: &'static str,
     pub(crate) address: SocketAddr,
+    certificate: Certificate,
     tls: Arc<ServerConfig>,
+    peers: PeerRules,
     secret: SecretKeys,
     pub(crate) limits: Limits,
     environment: Environment,
@@ -53,6 +57,50 @@ pub(crate) struct Provider {
     pub(crate) answers: Arc<Answers>,
     listening: Option<Listening>,
     running: Option<Running>,
+}
+
+/// A certificate and its key, as PEM.
+#[derive(Clone)]
+pub(crate) struct Certificate {
+    chain: String,
+    key: String,
+}
+
+impl Certificate {
+    /// Of these domains, by an authority.
+    pub(crate) fn of(names: &[&str], ca: &CertifiedIssuer<'static, KeyPair>) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).unwrap();
+        Self {
+            chain: params.signed_by(&key, ca).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        Identity::from_pem(self.chain.as_bytes(), self.key.as_bytes()).unwrap()
+    }
+
+    pub(crate) fn chain(&self) -> &str {
+        &self.chain
+    }
+
+    /// Both in one.
+    pub(crate) fn pem(&self) -> String {
+        format!("{}{}", self.chain, self.key)
+    }
+
+    fn tls(&self, certificates: Certificates) -> Arc<ServerConfig> {
+        tls_config(self.chain.as_bytes(), self.key.as_bytes(), certificates).unwrap()
+    }
+}
+
+/// A certificate authority.
+pub(crate) fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
 /// Counts the answers of a provider, by operation and result.
@@ -122,30 +170,28 @@ impl World {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let ca = authority();
+        let trust = Trust::new(&[ca.pem().into_bytes()]).unwrap();
         let ip = own_address();
         let mut listeners = Vec::new();
         for &name in names {
-            let key = KeyPair::generate().unwrap();
-            let params = CertificateParams::new([name.to_owned()]).unwrap();
-            let chain = params.signed_by(&key, &ca).unwrap().pem();
-            let tls = tls_config(chain.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+            let certificate = Certificate::of(&[name], &ca);
+            let tls = certificate.tls(Certificates::NotAsked);
             let listener = Listener::bind(SocketAddr::new(ip, 0), tls.clone()).await;
-            listeners.push((name, tls, listener.unwrap()));
+            listeners.push((name, certificate, tls, listener.unwrap()));
         }
         let overrides: Vec<_> = listeners
             .iter()
-            .map(|(name, _, listener)| Override {
+            .map(|(name, _, _, listener)| Override {
                 host: (*name).to_owned(),
                 address: listener.address(),
             })
             .collect();
         let mut providers = BTreeMap::new();
-        for (name, tls, listener) in listeners {
+        for (name, certificate, tls, listener) in listeners {
             let options = HttpsOptions {
-                extra_roots_pem: vec![ca.pem().into_bytes()],
+                trust: trust.clone(),
+                identity: Some(certificate.identity()),
                 overrides: overrides.clone(),
                 allow_private_addresses: true,
                 timeout: Duration::from_millis(limits.peer_request_ms),
@@ -154,7 +200,9 @@ impl World {
             let mut provider = Provider {
                 name,
                 address: listener.address(),
+                certificate,
                 tls,
+                peers: PeerRules::default(),
                 secret: SecretKeys::generate(&*Environment::system().random),
                 limits: limits.clone(),
                 environment: Environment {
@@ -173,7 +221,8 @@ impl World {
         }
         Self {
             folder,
-            ca_pem: ca.pem(),
+            ca,
+            overrides,
             clock,
             providers,
         }
@@ -187,10 +236,33 @@ impl World {
         self.providers.get_mut(name).unwrap()
     }
 
+    /// Whom the providers trust.
+    pub(crate) fn trust(&self) -> Trust {
+        Trust::new(&[self.ca.pem().into_bytes()]).unwrap()
+    }
+
+    /// The authority that has certified the providers, as PEM.
+    pub(crate) fn ca_pem(&self) -> String {
+        self.ca.pem()
+    }
+
+    /// A certificate by the authority of the providers.
+    pub(crate) fn certificate(&self, names: &[&str]) -> Certificate {
+        Certificate::of(names, &self.ca)
+    }
+
+    /// How the providers are reached, by somebody without a certificate.
+    pub(crate) fn https(&self) -> HttpsOptions {
+        HttpsOptions {
+            overrides: self.overrides.clone(),
+            ..HttpsOptions::new(self.trust())
+        }
+    }
+
     fn options(&self, provider: &ProviderName) -> ConnectOptions {
         let address = self.provider(provider.as_str()).address;
         ConnectOptions::new(provider.clone())
-            .root_certificate_pem(self.ca_pem.clone())
+            .root_certificate_pem(self.ca.pem())
             .resolve(provider.as_str(), address)
             .timeout(PATIENCE)
             .clock(OfProviders(Arc::clone(&self.clock)))
@@ -311,7 +383,7 @@ impl Provider {
             name,
             limits: self.limits.clone(),
             registration: Registration::Open,
-            peers: PeerRules::default(),
+            peers: self.peers.clone(),
             environment: self.environment.clone(),
             store: store.clone(),
             transport: self.wire.clone(),
@@ -325,6 +397,14 @@ impl Provider {
         let stop = CancellationToken::new();
         let served = tokio::spawn(listener.serve(self.node().clone(), stop.clone()));
         self.listening = Some(Listening { stop, served });
+    }
+
+    /// From now on, other providers have to show certificates; it starts again.
+    pub(crate) async fn demand_certificates(&mut self, trust: Trust) {
+        self.stop().await;
+        self.peers.certificates = Some(trust);
+        self.tls = self.certificate.tls(Certificates::Asked);
+        self.start().await;
     }
 
     /// Takes no connections any more, and ends those that there are.
