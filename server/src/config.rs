@@ -371,8 +371,8 @@ mod tests {
                 "line 9",
             ),
             (
-                format!("{SMALLEST}\n[federation]\nallow = [\n\"b.example\",\n\"B\"]"),
-                "line 11",
+                format!("{SMALLEST}\n[federation]\nallow = [\"b.example\", \"B\"]"),
+                "line 9",
             ),
             (
                 format!("{SMALLEST}\n[federation]\nblock = [\"*b.example\"]"),
