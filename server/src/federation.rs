@@ -3,7 +3,7 @@
 //!
 //! 1. `policy`: which providers we talk to.
 //! 2. `transport`: what is between us and the network. `https` is the real one, which connects to
-//!    the addresses that `addresses` finds and lets pass.
+//!    the addresses that `addresses` finds and lets pass, at most as often as `doors` says.
 //! 3. `discovery`: from a provider's name to its DS domain.
 //! 4. `asking`: a request to an endpoint of the protocol, at that domain.
 //! 5. `peer_keys`: the keys of other providers.
@@ -11,6 +11,7 @@
 mod policy;
 
 mod addresses;
+mod doors;
 mod https;
 mod transport;
 

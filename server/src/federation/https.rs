@@ -10,6 +10,7 @@ use moh_messages::CONTENT_TYPE;
 use reqwest::header;
 
 use super::addresses::{Addresses, Dns, Resolver, SystemDns};
+use super::doors::{self, Doors};
 use super::transport::{PeerRequest, PeerResponse, Transport, Unreachable};
 use crate::tls::{self, Identity, Trust};
 
@@ -54,9 +55,19 @@ impl HttpsOptions {
     }
 }
 
-/// HTTPS by reqwest.
+/// Connections to a host that are kept although nothing goes over them.
+const MAX_IDLE: usize = 32;
+/// How often a connection is tried, and how long that may take until it is given up: who went away
+/// silently does not hold up for long what is sent next.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// HTTPS by reqwest: HTTP/2 where the other side has it, one connection for many requests.
 pub struct HttpsTransport {
     client: reqwest::Client,
+    doors: Doors,
+    timeout: Duration,
+    connect_timeout: Duration,
 }
 
 impl HttpsTransport {
@@ -89,57 +100,87 @@ impl HttpsTransport {
             .tls_backend_preconfigured(tls)
             .dns_resolver(Arc::new(Resolver(Arc::new(addresses))))
             .no_proxy()
-            .timeout(options.timeout)
             .connect_timeout(options.connect_timeout)
+            .pool_idle_timeout(doors::IDLE)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
+            .http2_keep_alive_while_idle(true)
             .build()
             .map_err(|e| failed(&e))?;
-        Ok(Self { client })
+        Ok(Self {
+            client,
+            doors: Doors::new(),
+            timeout: options.timeout,
+            connect_timeout: options.connect_timeout,
+        })
     }
 }
 
 #[async_trait]
 impl Transport for HttpsTransport {
     async fn send(&self, request: PeerRequest) -> Result<PeerResponse, Unreachable> {
-        let url = format!("https://{}{}", request.host, request.path);
-        let method = if request.get {
-            reqwest::Method::GET
-        } else {
-            reqwest::Method::POST
-        };
-        let mut builder = self.client.request(method, url);
-        if let Some(body) = request.body {
-            builder = builder
-                .header(header::CONTENT_TYPE, CONTENT_TYPE)
-                .body(body);
-        }
-        let mut response = builder.send().await.map_err(|e| Unreachable(explain(&e)))?;
-        let text = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
-        let content_type = text(header::CONTENT_TYPE)
-            .and_then(|value| value.split(';').next())
-            .map(|value| value.trim().to_ascii_lowercase());
-        let max_age_seconds = text(header::CACHE_CONTROL).and_then(max_age);
-        let retry_after_seconds =
-            text(header::RETRY_AFTER).and_then(|value| retry_after(value, text(header::DATE)));
-        let status = response.status().as_u16();
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|e| Unreachable(explain(&e)))?
-        {
-            if body.len() + chunk.len() > request.max_answer_bytes {
-                return Err(Unreachable(format!("{} says too much", request.host)));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(PeerResponse {
-            status,
-            content_type,
-            max_age_seconds,
-            retry_after_seconds,
-            body: body.freeze(),
-        })
+        let too_slow = format!("{} took too long", request.host);
+        let sent = tokio::time::timeout(self.timeout, self.send_in_turn(request)).await;
+        sent.unwrap_or(Err(Unreachable(too_slow)))
     }
+}
+
+impl HttpsTransport {
+    async fn send_in_turn(&self, request: PeerRequest) -> Result<PeerResponse, Unreachable> {
+        let door = self.doors.to(&request.host);
+        let _place = door.places.acquire().await;
+        let first = door.pass(self.connect_timeout).await;
+        let sent = self.begin(&request).send().await;
+        door.came_through(sent.is_ok());
+        drop(first);
+        let response = sent.map_err(|e| Unreachable(explain(&e)))?;
+        read(response, &request).await
+    }
+
+    fn begin(&self, request: &PeerRequest) -> reqwest::RequestBuilder {
+        let url = format!("https://{}{}", request.host, request.path);
+        let builder = match request.get {
+            true => self.client.get(url),
+            false => self.client.post(url),
+        };
+        match &request.body {
+            Some(body) => builder
+                .header(header::CONTENT_TYPE, CONTENT_TYPE)
+                .body(body.clone()),
+            None => builder,
+        }
+    }
+}
+
+/// Reads an answer, up to the length that is taken.
+async fn read(
+    mut response: reqwest::Response,
+    request: &PeerRequest,
+) -> Result<PeerResponse, Unreachable> {
+    let text = |name| response.headers().get(name).and_then(|v| v.to_str().ok());
+    let content_type = text(header::CONTENT_TYPE)
+        .and_then(|value| value.split(';').next())
+        .map(|value| value.trim().to_ascii_lowercase());
+    let max_age_seconds = text(header::CACHE_CONTROL).and_then(max_age);
+    let retry_after_seconds =
+        text(header::RETRY_AFTER).and_then(|value| retry_after(value, text(header::DATE)));
+    let status = response.status().as_u16();
+    let mut body = BytesMut::new();
+    let failed = |e: reqwest::Error| Unreachable(explain(&e));
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        if body.len() + chunk.len() > request.max_answer_bytes {
+            return Err(Unreachable(format!("{} says too much", request.host)));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(PeerResponse {
+        status,
+        content_type,
+        max_age_seconds,
+        retry_after_seconds,
+        body: body.freeze(),
+    })
 }
 
 /// An error with its causes, which is where the reason is.

@@ -13,6 +13,7 @@ mod deliveries;
 mod keys;
 mod listen;
 mod policy;
+mod pool;
 mod proxying;
 mod queues;
 mod raw;
