@@ -12,6 +12,7 @@ mod connecting;
 mod http;
 mod members;
 mod people;
+mod policy;
 mod providers;
 mod repeats;
 mod rules;
