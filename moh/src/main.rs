@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     let is_screen = matches!(&arguments.command, Command::Chat(chat) if chat.takes_the_screen());
     if !(is_screen && terminal) {
         tracing_subscriber::fmt()
-            .with_env_filter(filter(&arguments.command))
+            .with_env_filter(filter())
             .with_writer(std::io::stderr)
             .with_ansi(terminal)
             .with_target(false)
@@ -82,12 +82,9 @@ fn main() -> ExitCode {
 }
 
 /// What is logged to stderr: warnings, or what `MOH_LOG` says.
-fn filter(command: &Command) -> tracing_subscriber::EnvFilter {
-    let default = match command {
-        // It says itself why there is no connection.
-        Command::Chat(_) => "warn,openmls=off,rustls_platform_verifier=off",
-        _ => "warn,openmls=off",
-    };
+fn filter() -> tracing_subscriber::EnvFilter {
+    // Why there is no connection is said where one was wanted.
+    let default = "warn,openmls=off,rustls_platform_verifier=off";
     tracing_subscriber::EnvFilter::try_from_env("MOH_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default))
 }

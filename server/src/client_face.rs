@@ -16,6 +16,11 @@ use crate::error::Refusal;
 use crate::face::{Answer, Seen};
 use crate::node::Node;
 
+/// When a client is to ask again what another provider could not be asked, in seconds: where that
+/// one does not say, and at most.
+const LATER_SECONDS: u32 = 5;
+const MAX_LATER_SECONDS: u32 = 3600;
+
 impl Node {
     /// Answers a request of a client of our own.
     pub async fn answer_client(&self, body: &[u8]) -> Answer {
@@ -143,12 +148,14 @@ impl Node {
                 tracing::info!(%destination, %error, "not reached");
                 Refusal::Unavailable {
                     reason: format!("{destination} cannot be reached"),
-                    retry_after_seconds: 5,
+                    retry_after_seconds: LATER_SECONDS,
                 }
             })?;
             let body = answer.body.ok_or_else(|| Refusal::Unavailable {
                 reason: format!("{destination} answered {} without a message", answer.status),
-                retry_after_seconds: 5,
+                retry_after_seconds: answer
+                    .retry_after_seconds
+                    .map_or(LATER_SECONDS, |asked| asked.min(MAX_LATER_SECONDS)),
             })?;
             (answer.status, body.to_vec())
         };

@@ -172,6 +172,11 @@ impl Config {
             let what = "ds_domain: not a domain, with :port where it is not 443".to_owned();
             return Err(StartError::Invalid(path.to_owned(), what));
         }
+        let mut hosts = config.federation.hosts.keys();
+        if let Some(host) = hosts.find(|host| host.parse::<ProviderName>().is_err()) {
+            let what = format!("federation.hosts: {host:?} is not a domain in lower case");
+            return Err(StartError::Invalid(path.to_owned(), what));
+        }
         Ok(config)
     }
 
@@ -373,6 +378,10 @@ mod tests {
             (
                 format!("{SMALLEST}\n[federation]\nallow = [\"b.example\", \"B\"]"),
                 "line 9",
+            ),
+            (
+                format!("{SMALLEST}\n[federation.hosts]\n\"b.example:1\" = \"192.0.2.7:443\""),
+                "\"b.example:1\" is not a domain",
             ),
             (
                 format!("{SMALLEST}\n[federation]\nblock = [\"*b.example\"]"),

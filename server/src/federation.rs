@@ -167,3 +167,6 @@ impl Federation {
         self.keys.fetch(name).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,3 +117,6 @@ impl Asking {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,8 @@ impl Net {
         }
     }
 
-    /// From now on, this is answered at this URL, without its scheme.
+    /// From now on, this is answered at this URL, without its scheme; with `GET ` before it, to that
+    /// method alone.
     pub(super) fn says(&self, url: &str, answer: PeerResponse) {
         self.answers
             .lock()
@@ -97,6 +98,9 @@ impl Net {
 impl Transport for Net {
     async fn send(&self, request: PeerRequest) -> Answer {
         let url = format!("{}{}", request.host, request.path);
+        let by_get = format!("GET {url}");
+        let is_apart = request.get && self.answers.lock().unwrap().contains_key(&by_get);
+        let url = if is_apart { by_get } else { url };
         self.asked.lock().unwrap().push(url.clone());
         let _permit = self.gate.acquire().await.unwrap();
         let answers = self.answers.lock().unwrap();
