@@ -67,7 +67,7 @@ impl Asking {
         match &asked {
             // Nobody is there, or somebody else is.
             Err(_) | Ok(PeerAnswer { status: 421, .. }) => self.discovery.doubt(name, &host),
-            Ok(_) => self.discovery.heard_of(name),
+            Ok(_) => self.discovery.confirm(name, &host),
         }
         asked
     }

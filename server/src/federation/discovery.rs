@@ -188,15 +188,32 @@ impl Discovery {
         }
     }
 
-    /// The provider was heard of: failures say nothing any more.
+    /// Somebody answers there, as ever.
+    pub(super) fn confirm(&self, name: &ProviderName, domain: &str) {
+        if let Some(found) = self.known().found.get_mut(name)
+            && found.domain == domain
+        {
+            found.doubted = false;
+        }
+    }
+
+    /// The provider was heard of: that it was not found says nothing any more. (Where its last good
+    /// answer stands in, nobody has to hurry.)
     pub(super) fn heard_of(&self, name: &ProviderName) {
-        self.known().failed.pop(name);
+        let now = self.environment.now_ms();
+        let mut known = self.known();
+        let stands_in = |found: &Found| found.is_kept(now) && !found.doubted;
+        if !known.found.peek(name).is_some_and(stands_in) {
+            known.failed.pop(name);
+        }
     }
 }
 
 impl Known {
     fn next(&mut self, name: &ProviderName, now: u64, failures: Failures) -> Next {
-        let failed = self.failed.get(name).filter(|failed| {
+        let failed = self.failed.get(name);
+        let has_failed = failed.is_some();
+        let failed = failed.filter(|failed| {
             // A clock that was put back does not make it last longer.
             failures == Failures::Count && (failed.at..failed.until).contains(&now)
         });
@@ -207,6 +224,10 @@ impl Known {
                     true => Next::Refresh(domain),
                     false => Next::Is(domain),
                 }
+            }
+            // While it goes on failing, only the first one has waited for that.
+            (Some(found), None) if has_failed && found.is_kept(now) && !found.doubted => {
+                Next::Refresh(found.domain.clone())
             }
             (_, None) => Next::Ask,
             (Some(found), Some(_)) if found.is_kept(now) => Next::Is(found.domain.clone()),

@@ -87,3 +87,38 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         Ok(flight)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> ProviderName {
+        "b.example".parse().unwrap()
+    }
+
+    async fn land<F>(flights: &Arc<Flights<u8>>, answer: F) -> Option<u8>
+    where
+        F: Future<Output = u8> + Send + 'static,
+    {
+        let flight = flights.join(&name(), || Ok::<_, ()>(answer));
+        flight.unwrap().landed().await
+    }
+
+    #[tokio::test]
+    async fn nothing_is_left_of_what_has_landed_or_broken_off() {
+        let background = Background::default();
+        let flights = Flights::new(background.clone());
+        assert_eq!(land(&flights, async { 1 }).await, Some(1));
+        assert!(flights.running.lock().unwrap().is_empty());
+        assert_eq!(land(&flights, async { panic!("broken off") }).await, None);
+        assert_eq!(land(&flights, async { 2 }).await, Some(2));
+        let refused = flights.join(&name(), || Err::<std::future::Ready<u8>, _>("not now"));
+        assert_eq!(refused.err(), Some("not now"));
+        assert!(flights.running.lock().unwrap().is_empty());
+        background.stopping.cancel();
+        assert_eq!(land(&flights, std::future::pending()).await, None);
+        assert!(flights.running.lock().unwrap().is_empty());
+        background.tasks.close();
+        background.tasks.wait().await;
+    }
+}

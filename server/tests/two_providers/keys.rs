@@ -146,7 +146,12 @@ async fn a_key_that_cannot_be_asked_for_is_unavailable() {
         let node = world.provider("b.example").node();
         let answer = node.answer(Endpoint::GroupKeyPackages, body.into()).await;
         match DsResponse::decode(&answer.body).map(|response| response.body) {
-            Ok(DsResponseBody::Error(error)) => Err(error.code),
+            Ok(DsResponseBody::Error(error)) => {
+                let later = answer.retry_after_seconds;
+                let is_later = later.is_some_and(|later| (1..=10).contains(&later));
+                assert_eq!(is_later, error.code == DsErrorCode::UNAVAILABLE);
+                Err(error.code)
+            }
             _ => Ok(KeyPackageResponse::decode(&answer.body).unwrap()),
         }
     };

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -11,14 +12,14 @@ use moh_server::federation::{
     Dns, HttpsOptions, HttpsTransport, Override, PeerRequest, PeerResponse, Transport as _,
     Unreachable,
 };
-use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
-use crate::world::World;
+use crate::world::{PATIENCE, World};
 
 /// Counts the connections to an address, and passes on what they say.
 struct Relay {
@@ -95,54 +96,129 @@ async fn a_hundred_requests_at_once_share_a_connection() {
     world.end().await;
 }
 
-/// A host that has only HTTP/1.1 needs a connection for each request: there are only so many at
-/// once.
-#[tokio::test]
-async fn requests_at_once_are_bounded() {
-    let world = World::of(&["a.example"]).await;
+/// A host that has only HTTP/1.1, and answers each request by what `answer` makes.
+async fn old<F>(world: &World, answer: impl Fn() -> F + Clone + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = &'static [u8]> + Send + 'static,
+{
     let certificate = world.certificate(&["old.example"]);
     let key = PrivateKeyDer::from_pem_slice(certificate.pem().as_bytes()).unwrap();
-    let chain = rustls::pki_types::CertificateDer::from_pem_slice(certificate.chain().as_bytes());
+    let chain = CertificateDer::from_pem_slice(certificate.chain().as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![chain.unwrap()], key)
+        .with_single_cert(vec![chain], key)
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let crowd = Arc::new(Crowd::default());
-    let inside = Arc::clone(&crowd);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (acceptor, crowd) = (acceptor.clone(), Arc::clone(&inside));
+            let (acceptor, answer) = (acceptor.clone(), answer.clone());
             tokio::spawn(async move {
-                let mut stream = acceptor.accept(stream).await.unwrap();
+                let mut stream = acceptor.accept(stream).await?;
                 let mut request = Vec::new();
-                while stream
-                    .read_buf(&mut request)
-                    .await
-                    .is_ok_and(|read| read > 0)
-                {
+                while stream.read_buf(&mut request).await? > 0 {
                     if request.ends_with(b"\r\n\r\n") {
                         request.clear();
-                        crowd.wait().await;
-                        let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
-                        stream.write_all(answer).await.unwrap();
+                        stream.write_all(answer().await).await?;
                     }
                 }
+                Ok::<_, std::io::Error>(())
             });
         }
     });
-    let transport = with_override(&world, "old.example", address);
+    address
+}
+
+/// It needs a connection for each request: there are only so many at once.
+#[tokio::test]
+async fn requests_at_once_are_bounded() {
+    let world = World::of(&["a.example"]).await;
+    let crowd = Arc::new(Crowd::default());
+    let inside = Arc::clone(&crowd);
+    let answer = move || {
+        let crowd = Arc::clone(&inside);
+        async move {
+            crowd.wait().await;
+            &b"HTTP/1.1 204 No Content\r\n\r\n"[..]
+        }
+    };
+    let transport = with_override(&world, "old.example", old(&world, answer).await);
     // The first goes ahead, and then the others come.
     assert_eq!(at_once(&transport, "old.example", 1).await, [204]);
     crowd.is_waited_for.store(true, Ordering::SeqCst);
     let statuses = at_once(&transport, "old.example", 300).await;
     assert_eq!(statuses, [204; 300]);
     assert_eq!(crowd.most.load(Ordering::SeqCst), MAX_AT_ONCE);
+    world.end().await;
+}
+
+/// What is answered, however strange, is an answer; but it is not followed, and not read without
+/// end.
+#[tokio::test]
+async fn redirects_are_not_followed_and_long_answers_not_read() {
+    let world = World::of(&["a.example"]).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let answer = move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async {
+            &b"HTTP/1.1 302 Found\r\nlocation: /\r\nretry-after: 7\r\ncache-control: max-age=9\r\n\
+               content-type: Text/Plain; charset=x\r\ncontent-length: 10\r\n\r\n0123456789"[..]
+        }
+    };
+    let transport = with_override(&world, "old.example", old(&world, answer).await);
+    let request = |max_answer_bytes| PeerRequest {
+        max_answer_bytes,
+        ..for_keys("old.example")
+    };
+    let answer = transport.send(request(10)).await.unwrap();
+    assert_eq!((answer.status, &answer.body[..]), (302, &b"0123456789"[..]));
+    assert_eq!(answer.content_type.as_deref(), Some("text/plain"));
+    let numbers = (answer.max_age_seconds, answer.retry_after_seconds);
+    assert_eq!(numbers, (Some(9), Some(7)));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    let error = transport.send(request(9)).await.unwrap_err();
+    assert!(error.0.contains("says too much"), "{error}");
+    world.end().await;
+}
+
+/// Who does not finish the handshake, or an answer, is given up.
+#[tokio::test]
+async fn who_is_slow_is_given_up() {
+    let world = World::of(&["a.example"]).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = |address| HttpsOptions {
+        overrides: vec![Override {
+            host: "old.example".to_owned(),
+            address,
+        }],
+        ..world.https()
+    };
+    let ask = async |options: HttpsOptions| {
+        let transport = HttpsTransport::new(&options).unwrap();
+        transport.send(for_keys("old.example")).await.unwrap_err()
+    };
+    // It never says anything: that is no connection.
+    let error = ask(HttpsOptions {
+        connect_timeout: Duration::from_millis(50),
+        timeout: PATIENCE,
+        ..options(silent.local_addr().unwrap())
+    })
+    .await;
+    assert!(!error.0.contains("took too long"), "{error}");
+    // It says something, and not all of it.
+    let half = || async { &b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n0"[..] };
+    let error = ask(HttpsOptions {
+        connect_timeout: PATIENCE,
+        timeout: Duration::from_millis(500),
+        ..options(old(&world, half).await)
+    })
+    .await;
+    assert!(error.0.contains("took too long"), "{error}");
     world.end().await;
 }
 

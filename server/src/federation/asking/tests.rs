@@ -71,6 +71,25 @@ async fn a_provider_that_has_moved_is_found() {
     assert_eq!(net.asked(WELL_KNOWN), 1);
 }
 
+/// Who is where it was is not doubted any longer, even while its well-known is down.
+#[tokio::test]
+async fn a_provider_that_answers_again_is_where_it_was() {
+    let operation = Endpoint::GroupOperation;
+    let net = Net::new();
+    let asking = asking(&net);
+    net.says(WELL_KNOWN, text("one.example", None));
+    assert!(ask(&asking, operation).await.is_err());
+    net.clock.pass(5 * SECOND_MS);
+    assert!(ask(&asking, operation).await.is_err());
+    net.is_down(WELL_KNOWN);
+    net.says("one.example/group_operation", of_protocol(200));
+    assert!(ask(&asking, operation).await.is_ok());
+    assert_eq!(net.asked(WELL_KNOWN), 2);
+    net.clock.pass(5 * SECOND_MS);
+    assert!(ask(&asking, operation).await.is_ok());
+    assert_eq!(net.asked(WELL_KNOWN), 2);
+}
+
 /// Only bodies of the protocol are handed on, with everything else that counts.
 #[tokio::test]
 async fn what_an_answer_holds() {

@@ -205,11 +205,51 @@ async fn the_last_good_answer_is_kept_through_an_outage() {
     assert_eq!(net.asked(B), 2, "and not again at once");
     net.clock.pass(7 * DAY_MS - HOUR_MS - 1);
     finds(&discovery, "one.example").await;
+    settle().await;
     net.clock.pass(1);
+    assert!(find(&discovery).await.is_err());
+    net.clock.pass(5 * MINUTE_MS);
     assert!(find(&discovery).await.is_err());
     net.clock.pass(5 * MINUTE_MS);
     net.says(B, text("two.example", None));
     finds(&discovery, "two.example").await;
+}
+
+/// Through an outage only the first request waits until discovery has failed.
+#[tokio::test]
+async fn the_last_good_answer_is_there_at_once() {
+    let net = Net::new();
+    let discovery = discovery(&net);
+    let b = name("b.example");
+    net.says(B, text("one.example", None));
+    finds(&discovery, "one.example").await;
+    net.is_down(B);
+    net.clock.pass(HOUR_MS);
+    finds(&discovery, "one.example").await;
+    // The provider is there, and its well-known is not.
+    discovery.heard_of(&b);
+    net.hold();
+    finds(&discovery, "one.example").await;
+    assert_eq!(net.asked(B), 2);
+    net.clock.pass(5 * SECOND_MS);
+    finds(&discovery, "one.example").await;
+    settle().await;
+    assert_eq!(net.asked(B), 3, "it is tried meanwhile");
+    net.says(B, text("two.example", None));
+    net.release();
+    settle().await;
+    finds(&discovery, "two.example").await;
+    // Who is not where it was, and is heard of, is looked for at once.
+    net.is_down(B);
+    net.clock.pass(5 * SECOND_MS);
+    discovery.doubt(&b, "two.example");
+    finds(&discovery, "two.example").await;
+    let asked = net.asked(B);
+    finds(&discovery, "two.example").await;
+    assert_eq!(net.asked(B), asked);
+    discovery.heard_of(&b);
+    net.says(B, text("three.example", None));
+    finds(&discovery, "three.example").await;
 }
 
 /// A failed refresh leaves what there is as it is.

@@ -131,9 +131,14 @@ async fn a_provider_is_asked_once_in_an_interval() {
     net.clock.pass(INTERVAL_MS - 1_500);
     assert_eq!(refused(&keys, "b.example").await, 1_500);
     assert_eq!(net.asked(well_known), 1);
+    net.clock.pass(1_500);
+    for times in 2..6 {
+        assert_eq!(refused(&keys, "b.example").await, INTERVAL_MS);
+        assert_eq!(net.asked(well_known), times);
+        net.clock.pass(INTERVAL_MS);
+    }
     // It does again: nothing that failed before stands in the way.
     has(&net, "b.example", &[1], None);
-    net.clock.pass(1_500);
     keys.fetch(&name("b.example")).await.unwrap();
     assert!(knows(&keys, 1));
     // A key that it does not have is asked for in vain, at most once.
