@@ -146,11 +146,17 @@ async fn requests_at_once_are_bounded() {
             &b"HTTP/1.1 204 No Content\r\n\r\n"[..]
         }
     };
-    let transport = with_override(&world, "old.example", old(&world, answer).await);
-    // The first goes ahead, and then the others come.
-    assert_eq!(at_once(&transport, "old.example", 1).await, [204]);
-    crowd.is_waited_for.store(true, Ordering::SeqCst);
-    let statuses = at_once(&transport, "old.example", 300).await;
+    let overrides = vec![Override {
+        host: "old.example".to_owned(),
+        address: old(&world, answer).await,
+    }];
+    let transport = HttpsTransport::new(&HttpsOptions {
+        overrides,
+        connect_timeout: PATIENCE,
+        ..world.https()
+    });
+    // The first goes ahead, and then the others come, all of them.
+    let statuses = at_once(&transport.unwrap(), "old.example", 300).await;
     assert_eq!(statuses, [204; 300]);
     assert_eq!(crowd.most.load(Ordering::SeqCst), MAX_AT_ONCE);
     world.end().await;
@@ -229,12 +235,13 @@ const MAX_AT_ONCE: usize = 128;
 struct Crowd {
     now: AtomicUsize,
     most: AtomicUsize,
+    has_begun: AtomicBool,
     is_waited_for: AtomicBool,
     is_there: Notify,
 }
 
 impl Crowd {
-    /// Waits until there are as many as there may be, and a bit for more.
+    /// Waits, after the first, until there are as many as there may be, and a bit for more.
     async fn wait(&self) {
         let is_there = self.is_there.notified();
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
@@ -248,6 +255,8 @@ impl Crowd {
             }
             self.is_waited_for.store(false, Ordering::SeqCst);
             self.is_there.notify_waiters();
+        } else if !self.has_begun.swap(true, Ordering::SeqCst) {
+            self.is_waited_for.store(true, Ordering::SeqCst);
         }
         self.now.fetch_sub(1, Ordering::SeqCst);
     }
