@@ -8,6 +8,7 @@ mod common;
 
 mod accounts;
 mod bodies;
+mod certificates;
 mod connecting;
 mod http;
 mod members;
