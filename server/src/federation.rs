@@ -57,7 +57,8 @@ pub(crate) struct Federation {
     looking: Semaphore,
 }
 
-/// Requests because of which it is looked up at once where a provider is.
+/// Requests because of which it is looked up at once where a provider is that is not known, or not
+/// where it is known to be.
 const MAX_LOOKING: usize = 256;
 
 fn without_port(domain: &str) -> &str {
@@ -129,16 +130,14 @@ impl Federation {
         name: &ProviderName,
         holds: impl Fn(&str) -> bool,
     ) -> Result<bool, Unreachable> {
-        let busy = |_| Unreachable("too many providers are being looked for".to_owned());
-        let _permit = self.looking.try_acquire().map_err(busy)?;
-        let find = || self.discovery.ds_domain(name, Failures::Count);
-        let domain = find().await?;
-        if holds(without_port(&domain)) {
+        let known = self.discovery.at_hand(name);
+        if known.is_some_and(|domain| holds(without_port(&domain))) {
             return Ok(true);
         }
-        self.discovery.doubt(name, &domain);
-        let now = find().await?;
-        Ok(now != domain && holds(without_port(&now)))
+        let busy = |_| Unreachable("too many providers are being looked for".to_owned());
+        let _permit = self.looking.try_acquire().map_err(busy)?;
+        let domain = self.discovery.ds_domain_anew(name).await?;
+        Ok(holds(without_port(&domain)))
     }
 
     /// A provider was heard of: that it was not found a moment ago says nothing any more.

@@ -127,9 +127,46 @@ impl Discovery {
             Next::Failed(error) => Err(error),
             Next::Ask => {
                 let landed = self.ask(name).landed().await;
-                landed.unwrap_or_else(|| Err(Unreachable("we are stopping".to_owned())))
+                landed.unwrap_or_else(stopping)
             }
         }
+    }
+
+    /// The DS domain of a provider, if nobody has to wait for it.
+    pub(super) fn at_hand(self: &Arc<Self>, name: &ProviderName) -> Option<String> {
+        let now = self.environment.now_ms();
+        let next = self.known().next(name, now, Failures::Count);
+        match next {
+            Next::Is(domain) => Some(domain),
+            Next::Refresh(domain) => {
+                self.ask(name);
+                Some(domain)
+            }
+            Next::Ask | Next::Failed(_) => None,
+        }
+    }
+
+    /// The DS domain of a provider of which somebody says that it is not where it was found. If
+    /// that was found out only just now, it is not asked for again.
+    ///
+    /// # Errors
+    /// As `ds_domain`.
+    pub(super) async fn ds_domain_anew(
+        self: &Arc<Self>,
+        name: &ProviderName,
+    ) -> Result<String, Unreachable> {
+        let now = self.environment.now_ms();
+        let is_new = self.known().found.peek(name).is_some_and(|f| f.is_new(now));
+        let has_failed = self
+            .known()
+            .failed
+            .peek(name)
+            .is_some_and(|f| f.counts(now));
+        if is_new || has_failed {
+            return self.ds_domain(name, Failures::Count).await;
+        }
+        let landed = self.ask(name).landed().await;
+        landed.unwrap_or_else(stopping)
     }
 
     fn ask(self: &Arc<Self>, name: &ProviderName) -> Flight<Result<String, Unreachable>> {
@@ -182,7 +219,7 @@ impl Discovery {
         let now = self.environment.now_ms();
         if let Some(found) = self.known().found.get_mut(name)
             && found.domain == domain
-            && !(found.at..found.at + FAILURE_LIFE_MS).contains(&now)
+            && !found.is_new(now)
         {
             found.doubted = true;
         }
@@ -213,10 +250,7 @@ impl Known {
     fn next(&mut self, name: &ProviderName, now: u64, failures: Failures) -> Next {
         let failed = self.failed.get(name);
         let has_failed = failed.is_some();
-        let failed = failed.filter(|failed| {
-            // A clock that was put back does not make it last longer.
-            failures == Failures::Count && (failed.at..failed.until).contains(&now)
-        });
+        let failed = failed.filter(|failed| failures == Failures::Count && failed.counts(now));
         match (self.found.get(name), failed) {
             (Some(found), failed) if found.is_good(now) => {
                 let domain = found.domain.clone();
@@ -280,6 +314,22 @@ impl Found {
     fn is_kept(&self, now: u64) -> bool {
         now < self.at + KEPT_MS
     }
+
+    /// Whether it was found out only just now.
+    fn is_new(&self, now: u64) -> bool {
+        (self.at..self.at + FAILURE_LIFE_MS).contains(&now)
+    }
+}
+
+impl Failed {
+    fn counts(&self, now: u64) -> bool {
+        // A clock that was put back does not make it last longer.
+        (self.at..self.until).contains(&now)
+    }
+}
+
+fn stopping<T>() -> Result<T, Unreachable> {
+    Err(Unreachable("we are stopping".to_owned()))
 }
 
 /// A DS domain as the well-known tells it: a domain, with `:port` where it is not 443.

@@ -41,6 +41,13 @@ async fn where_a_provider_is() {
         !is_at(&federation, "one.example").await.unwrap(),
         "the last good answer"
     );
+    let asked = net.asked(WELL_KNOWN);
+    assert!(!is_at(&federation, "one.example").await.unwrap());
+    assert_eq!(
+        net.asked(WELL_KNOWN),
+        asked,
+        "nor is that asked for again at once"
+    );
     let nobody = name("c.example");
     assert!(federation.is_at(&nobody, |_| true).await.is_err());
 }
@@ -50,6 +57,9 @@ async fn where_a_provider_is() {
 async fn few_are_looked_for_at_once() {
     let net = Net::new();
     let federation = Arc::new(federation(&net));
+    net.says("known.example/.well-known/mimi/ds-domain", status(404));
+    let known = name("known.example");
+    assert!(federation.is_at(&known, |_| true).await.unwrap());
     net.hold();
     let looking: Vec<_> = (0..MAX_LOOKING)
         .map(|number| {
@@ -59,9 +69,11 @@ async fn few_are_looked_for_at_once() {
         })
         .collect();
     settle().await;
-    assert_eq!(net.questions(), MAX_LOOKING);
+    assert_eq!(net.questions(), MAX_LOOKING + 1);
     assert!(is_at(&federation, "b.example").await.is_err());
-    assert_eq!(net.questions(), MAX_LOOKING);
+    let known = federation.is_at(&known, |at| at == "known.example");
+    assert!(known.await.unwrap(), "those that are known are let in");
+    assert_eq!(net.questions(), MAX_LOOKING + 1);
     net.release();
     for one in looking {
         assert!(one.await.unwrap().is_err());
