@@ -4,7 +4,6 @@ mod account;
 mod command;
 mod content;
 mod driver;
-mod escape;
 mod history;
 mod link;
 mod model;
@@ -20,6 +19,8 @@ use anyhow::{Result, anyhow};
 use moh_client::{ConnectOptions, SystemClock, SystemRandom};
 use moh_messages::{ClientId, UserId};
 use tokio::sync::mpsc::unbounded_channel;
+
+use crate::escape;
 
 use account::{Asks, Place, Way};
 use driver::Driver;

@@ -75,5 +75,6 @@ mod tests {
         assert_eq!(all.limits, config.limits);
         assert_eq!(all.registration, config.registration);
         assert_eq!(all.federation, config.federation);
+        assert_eq!(all.admin_socket(), config.admin_socket());
     }
 }

@@ -1,8 +1,10 @@
 //! `moh`: MIMI over HTTPS as one command.
 
+mod admin;
 mod authority;
 mod chat;
 mod demo;
+mod escape;
 mod init;
 mod invite;
 mod provider;
@@ -37,6 +39,8 @@ enum Command {
     Invite(invite::Arguments),
     /// Add a new key to a provider's, in whose place it signs from tomorrow on
     RotateKeys(rotate_keys::Arguments),
+    /// See how a provider that runs gets on with others, and act on what waits for them
+    Admin(admin::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
             Command::Init(arguments) => init::run(&arguments),
             Command::Invite(arguments) => invite::run(&arguments),
             Command::RotateKeys(arguments) => rotate_keys::run(&arguments),
+            Command::Admin(arguments) => admin::run(arguments).await,
         }
     });
     match result {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use moh_server::config::{FederationConfig, Registration, TlsConfig};
+use moh_server::admin::{Admin, AdminListener};
+use moh_server::config::{AdminConfig, FederationConfig, Registration, Reload, TlsConfig};
 use moh_server::http::Listener;
 use moh_server::observe::Observer;
 use moh_server::{Config, Environment, Limits, Node, SecretKeys};
@@ -20,6 +21,8 @@ pub(crate) struct Running {
     node: Node,
     stop: CancellationToken,
     served: JoinHandle<()>,
+    /// Whoever listens to the operator.
+    admin: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -33,7 +36,25 @@ impl Running {
         let node = config.start(&listener, environment, observer).await?;
         let stop = CancellationToken::new();
         let served = tokio::spawn(listener.serve(node.clone(), stop.clone()));
-        Ok(Self { node, stop, served })
+        Ok(Self {
+            node,
+            stop,
+            served,
+            admin: None,
+        })
+    }
+
+    /// Takes requests of its operator, too.
+    pub(crate) async fn listen_to_operator(
+        &mut self,
+        socket: &Path,
+        reload: Option<Arc<Reload>>,
+    ) -> Result<()> {
+        let listener = AdminListener::bind(socket).await?;
+        let admin = Admin::new(self.node.clone(), reload);
+        let served = listener.serve(admin, self.stop.clone());
+        self.admin = Some(tokio::spawn(served));
+        Ok(())
     }
 
     /// The provider.
@@ -47,7 +68,11 @@ impl Running {
         // Clients that wait for their queue are answered by the node, so that they do not hold
         // up the listener.
         let (_, served) = tokio::join!(self.node.stop(), self.served);
-        if let Err(error) = served {
+        let admin = match self.admin {
+            Some(admin) => admin.await,
+            None => Ok(()),
+        };
+        if let Err(error) = served.and(admin) {
             tracing::error!(%error, "the listener broke off");
         }
     }
@@ -87,6 +112,7 @@ pub(crate) fn for_development(
             hosts,
             ..FederationConfig::default()
         },
+        admin: AdminConfig::default(),
         limits: Limits::default(),
     })
 }

@@ -87,11 +87,17 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     let listener = config.listen().await?;
     let address = listener.address();
     let environment = Environment::system();
-    let running = Running::start(&config, listener, environment, Arc::new(Unobserved)).await?;
-    let mut out = std::io::stdout();
-    writeln!(out, "ready https://{address} name={}", config.name)?;
-    out.flush()?;
+    let mut running = Running::start(&config, listener, environment, Arc::new(Unobserved)).await?;
+    let socket = config.admin_socket();
+    let name = config.name.clone();
     let reload = arguments.config.map(|path| Reload::new(path, config));
+    let reload = reload.map(Arc::new);
+    if let Some(socket) = socket {
+        running.listen_to_operator(&socket, reload.clone()).await?;
+    }
+    let mut out = std::io::stdout();
+    writeln!(out, "ready https://{address} name={name}")?;
+    out.flush()?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

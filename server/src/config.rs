@@ -47,6 +47,9 @@ pub struct Config {
     /// How other providers are reached.
     #[serde(default)]
     pub federation: FederationConfig,
+    /// How its operator talks to it while it runs.
+    #[serde(default)]
+    pub admin: AdminConfig,
     /// What it takes.
     #[serde(default)]
     pub limits: Limits,
@@ -120,6 +123,46 @@ impl FederationConfig {
     }
 }
 
+/// How an operator talks to the provider while it runs: [`crate::admin`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// The Unix socket. The store's path with `.sock` behind it, when absent; none, when empty.
+    pub socket: Option<PathBuf>,
+}
+
+impl AdminConfig {
+    /// Where the socket of a provider with this configuration is; none when it is off. The rest
+    /// of the configuration may have mistakes.
+    ///
+    /// # Errors
+    /// When there is no such file, or it is not TOML, or names no store.
+    pub fn socket_named_in(path: &Path) -> Result<Option<PathBuf>, StartError> {
+        #[derive(Deserialize)]
+        struct Part {
+            store: PathBuf,
+            #[serde(default)]
+            admin: AdminConfig,
+        }
+        let part: Part = toml::from_str(&read_text(path)?)
+            .map_err(|error| StartError::Invalid(path.to_owned(), error.to_string()))?;
+        let socket = part.admin.socket_beside(&part.store);
+        Ok(socket.map(|socket| folder_of(path).join(socket)))
+    }
+
+    fn socket_beside(&self, store: &Path) -> Option<PathBuf> {
+        match &self.socket {
+            Some(socket) if socket.as_os_str().is_empty() => None,
+            Some(socket) => Some(socket.clone()),
+            None => {
+                let mut socket = store.as_os_str().to_owned();
+                socket.push(".sock");
+                Some(socket.into())
+            }
+        }
+    }
+}
+
 /// Why a provider does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -138,6 +181,9 @@ pub enum StartError {
     /// The certificate, or the address.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// The operator's socket.
+    #[error(transparent)]
+    Admin(#[from] crate::admin::SocketError),
     /// What is needed to reach other providers.
     #[error("federation: {0}")]
     Federation(String),
@@ -152,11 +198,13 @@ impl Config {
         let text = read_text(path)?;
         let mut config: Self = toml::from_str(&text)
             .map_err(|error| StartError::Invalid(path.to_owned(), error.to_string()))?;
-        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        let folder = folder_of(path);
+        let is_set = |socket: &&mut PathBuf| !socket.as_os_str().is_empty();
         let paths = [&mut config.store, &mut config.keys]
             .into_iter()
             .chain([&mut config.tls.certificate, &mut config.tls.key])
-            .chain(&mut config.federation.extra_roots);
+            .chain(&mut config.federation.extra_roots)
+            .chain(config.admin.socket.as_mut().filter(is_set));
         for relative in paths {
             *relative = folder.join(&*relative);
         }
@@ -178,6 +226,12 @@ impl Config {
             return Err(StartError::Invalid(path.to_owned(), what));
         }
         Ok(config)
+    }
+
+    /// Where the operator's socket is; none when it is off.
+    #[must_use]
+    pub fn admin_socket(&self) -> Option<PathBuf> {
+        self.admin.socket_beside(&self.store)
     }
 
     /// Takes the address, with the certificate. Connections wait until the listener serves.
@@ -270,6 +324,10 @@ impl Config {
     }
 }
 
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, StartError> {
     std::fs::read(path).map_err(|error| StartError::File(path.to_owned(), error))
 }
@@ -355,6 +413,28 @@ mod tests {
         let text = text.replace("allow-listed", "open");
         let blocking = read_config(&format!("{SMALLEST}{text}")).unwrap();
         assert!(allows(&blocking, "c.example") && !allows(&blocking, "x.c.example"));
+    }
+
+    #[test]
+    fn the_admin_socket_is_beside_the_store_unless_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("moh.toml");
+        for (setting, expected) in [
+            ("", Some("moh.sqlite.sock")),
+            ("[admin]\nsocket = \"run/admin\"", Some("run/admin")),
+            ("[admin]\nsocket = \"/run/moh.sock\"", Some("/run/moh.sock")),
+            ("[admin]\nsocket = \"\"", None),
+        ] {
+            std::fs::write(&path, format!("{SMALLEST}\n{setting}")).unwrap();
+            let expected = expected.map(|socket| folder.path().join(socket));
+            assert_eq!(Config::read(&path).unwrap().admin_socket(), expected);
+            // Whoever only looks for it does not mind a mistake elsewhere.
+            std::fs::write(&path, format!("max = 1\n{SMALLEST}\n{setting}")).unwrap();
+            assert!(Config::read(&path).is_err());
+            assert_eq!(AdminConfig::socket_named_in(&path).unwrap(), expected);
+        }
+        let missing = folder.path().join("nowhere.toml");
+        assert!(AdminConfig::socket_named_in(&missing).is_err());
     }
 
     #[test]

@@ -173,18 +173,22 @@ struct Problem(StatusCode, &'static str);
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self(status, detail) = self;
-        let title = status.canonical_reason().unwrap_or("Problem");
-        let body = serde_json::json!({
-            "type": "about:blank",
-            "title": title,
-            "status": status.as_u16(),
-            "detail": detail,
-        });
-        let headers = [
-            (header::CONTENT_TYPE, "application/problem+json"),
-            (header::CACHE_CONTROL, "no-store"),
-        ];
-        (status, headers, body.to_string()).into_response()
+        problem(self.0, self.1)
     }
+}
+
+/// The same, said for the occasion.
+pub(crate) fn problem(status: StatusCode, detail: &str) -> Response {
+    let title = status.canonical_reason().unwrap_or("Problem");
+    let body = serde_json::json!({
+        "type": "about:blank",
+        "title": title,
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "application/problem+json"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (status, headers, body.to_string()).into_response()
 }

@@ -42,6 +42,8 @@ pub mod outbox;
 
 mod queue;
 
+pub mod admin;
+
 mod accounts;
 mod connections;
 mod invitation;

@@ -10,6 +10,7 @@ pub(crate) mod member;
 pub(crate) mod peer;
 pub(crate) mod scene;
 pub(crate) mod server;
+pub(crate) mod stand_in;
 pub(crate) mod tls;
 
 use std::time::Duration;

@@ -57,6 +57,7 @@ fn differences(before: &Config, after: &Config) -> Vec<&'static str> {
         keys,
         tls,
         registration,
+        admin,
         federation,
         limits,
     } = before;
@@ -79,6 +80,7 @@ fn differences(before: &Config, after: &Config) -> Vec<&'static str> {
         ("keys", *keys != after.keys),
         ("tls", *tls != after.tls),
         ("registration", *registration != after.registration),
+        ("admin", *admin != after.admin),
         ("federation.extra_roots", *extra_roots != peers.extra_roots),
         (
             "federation.allow_private_addresses",
@@ -127,6 +129,7 @@ mod tests {
             (TEXT.replace("keys.toml", "other"), "keys"),
             (TEXT.replace("cert.pem", "other"), "tls"),
             (format!("registration = \"open\"\n{TEXT}"), "registration"),
+            (format!("{TEXT}\n[admin]\nsocket = \"admin\""), "admin"),
             (
                 format!("{TEXT}\n[federation]\nextra_roots = [\"ca.pem\"]"),
                 "federation.extra_roots",
