@@ -45,15 +45,15 @@ enum Command {
         /// Only what is for this provider
         #[arg(long, value_name = "DOMAIN")]
         peer: Option<ProviderName>,
-        /// Only what has a higher number
+        /// Only what comes after this one
         #[arg(long, value_name = "ID", default_value_t = 0)]
         after: u64,
-        /// So many
+        /// At most so many
         #[arg(long, value_name = "N", default_value_t = DEFAULT_PAGE, value_parser = page)]
         limit: usize,
     },
     /// Make deliveries that are set aside again; or try a provider now
-    #[command(after_help = RETRY_HELP, group = one_of(&["ids", "all", "now"]))]
+    #[command(after_help = RETRY_HELP, override_usage = RETRY_USAGE, group = one_of("what", &["ids", "all", "now"]))]
     Retry {
         #[command(flatten)]
         provider: Provider,
@@ -64,7 +64,7 @@ enum Command {
         now: Option<ProviderName>,
     },
     /// Give up deliveries that are set aside: nobody gets them any more
-    #[command(after_help = DROP_HELP, group = one_of(&["ids", "all"]))]
+    #[command(after_help = DROP_HELP, override_usage = DROP_USAGE, group = one_of("what", &["ids", "all"]))]
     Drop {
         #[command(flatten)]
         provider: Provider,
@@ -94,24 +94,40 @@ Columns:
   LAST SEEN  its last answer, or request of its own";
 
 const OUTBOX_HELP: &str = "\
-What is set aside holds up nothing else. It is kept for 30 days: `moh admin retry ID` delivers it
-after all, once the other side is mended, and `moh admin drop ID` gives it up. Where `retry` is `no`
-the payload is gone, and only this record is left.
+What is set aside holds up nothing else. `moh admin retry ID` delivers it after all, once the other
+side is mended, and `moh admin drop ID` gives it up; after [limits] keep_messages_days it goes by
+itself. Where RETRY is `no`, only this record is left. The line below says why it was set aside:
+  refused          by the other provider, this delivery; it would repeat that for the same delivery
+  request refused  by the other provider, a request with nothing but this delivery in it
+  expired          it was tried for as long as [limits] outbox_expiry_hours says
+  crowded          more than [limits] max_outbox_bytes_per_peer waited, and this was the oldest
+  unreadable       what the store has of it cannot be read: this is a mistake of ours
 
 Examples:
   moh admin outbox --config moh.toml --peer b.example --limit 20
   moh admin outbox --config moh.toml --json | jq -r '.set_aside[].reason' | sort | uniq -c";
 
+const RETRY_USAGE: &str = "\
+moh admin retry <ID>... <--config <FILE>|--socket <PATH>>
+       moh admin retry --all <DOMAIN> <--config <FILE>|--socket <PATH>>
+       moh admin retry --now <DOMAIN> <--config <FILE>|--socket <PATH>>";
+
 const RETRY_HELP: &str = "\
-A delivery that was set aside comes after all others of its group that wait now.
+A delivery that was set aside comes after all others of its group that wait now. The command fails
+when one of the numbers is not set aside, or only its record is left; the others are retried.
 
 Examples:
   moh admin retry 17 18 --config moh.toml
   moh admin retry --all b.example --config moh.toml
   moh admin retry --now b.example --config moh.toml";
 
+const DROP_USAGE: &str = "\
+moh admin drop <ID>... <--config <FILE>|--socket <PATH>>
+       moh admin drop --all <DOMAIN> <--config <FILE>|--socket <PATH>>";
+
 const DROP_HELP: &str = "\
-Clients that miss a commit of their group have to join it again.
+There is no way back. Clients that miss a commit of their group have to join it again. The command
+fails when one of the numbers is not set aside; the others are dropped.
 
 Examples:
   moh admin drop 17 18 --config moh.toml
@@ -123,16 +139,13 @@ those that differ are named.";
 
 /// Which provider is asked, and how the answer is shown.
 #[derive(clap::Args)]
+#[group(skip)]
+#[command(group = one_of("provider", &["config", "socket"]))]
 struct Provider {
-    /// The provider's configuration
-    #[arg(
-        long,
-        value_name = "FILE",
-        required_unless_present = "socket",
-        conflicts_with = "socket"
-    )]
+    /// The provider's configuration, where it has one
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Its admin socket, where there is no configuration
+    /// Its socket: DIR/moh.sqlite.sock after `moh serve --dev --data DIR`
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// Print one JSON object
@@ -152,8 +165,8 @@ struct Which {
     all: Option<ProviderName>,
 }
 
-fn one_of(arguments: &'static [&'static str]) -> ArgGroup {
-    ArgGroup::new("what").required(true).args(arguments)
+fn one_of(name: &'static str, arguments: &'static [&'static str]) -> ArgGroup {
+    ArgGroup::new(name).required(true).args(arguments)
 }
 
 fn page(text: &str) -> Result<usize, String> {
