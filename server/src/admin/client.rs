@@ -198,3 +198,61 @@ impl Client {
 fn broken(error: impl std::fmt::Display) -> ClientError {
     ClientError::Broken(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::extract::RawQuery;
+    use axum::http::StatusCode;
+    use axum::routing::{get, post};
+    use tokio::net::UnixListener;
+
+    use super::*;
+    use crate::http::problem;
+
+    /// Three pages, each asked for by the last name before it.
+    async fn page(RawQuery(query): RawQuery) -> String {
+        let (name, next) = match query.as_deref() {
+            Some("limit=1000") => ("a.example", Some("a.example")),
+            Some("limit=1000&after=a.example") => ("b.example", Some("b.example")),
+            Some("limit=1000&after=b.example") => ("c.example", None),
+            other => panic!("{other:?}"),
+        };
+        let peer = serde_json::json!({
+            "provider": name, "state": "idle", "waiting": 0, "waiting_bytes": 0,
+            "oldest_at_ms": null, "set_aside": 1, "set_aside_bytes": 1, "forgotten": 0,
+            "last_alive_at_ms": null, "a later version": "says more",
+        });
+        let page = serde_json::json!({
+            "now_ms": 1, "provider": "o.example", "peers": [peer], "next_after": next,
+        });
+        page.to_string()
+    }
+
+    #[tokio::test]
+    async fn what_the_provider_says_is_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("moh.sock");
+        let client = Client::new(&path);
+        let nobody = client.policy().await.unwrap_err();
+        assert!(matches!(nobody, ClientError::NobodyListens(at) if at == path));
+
+        let refuse = || async { problem(StatusCode::CONFLICT, "there is a mistake in line 7") };
+        let router = Router::new()
+            .route("/peers", get(page))
+            .route("/policy/reload", post(refuse))
+            .route("/policy", get(|| async { "no JSON" }));
+        let listener = UnixListener::bind(&path).unwrap();
+        let _server = AbortOnDropHandle::new(tokio::spawn(async move {
+            axum::serve(listener, router).await.unwrap();
+        }));
+        let peers = client.peers().await.unwrap();
+        let names: Vec<_> = peers.peers.iter().map(|peer| &*peer.provider).collect();
+        assert_eq!(names, ["a.example", "b.example", "c.example"]);
+        assert_eq!(peers.next_after, None);
+        let refused = client.reload().await.unwrap_err();
+        assert_eq!(refused.to_string(), "there is a mistake in line 7");
+        let broken = client.policy().await.unwrap_err();
+        assert!(matches!(broken, ClientError::Broken(_)), "{broken}");
+    }
+}
