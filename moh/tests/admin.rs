@@ -383,7 +383,7 @@ async fn what_the_socket_does_not_take_is_a_problem_with_its_reason() {
     let long = vec![b' '; (64 << 10) + 1];
     let request = client.post("http://localhost/set-aside/drop").body(long);
     let answer = in_time("a long body", request.send()).await.unwrap();
-    assert_eq!(answer.status().as_u16(), 400);
+    assert_eq!(answer.status().as_u16(), 413);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use moh_messages::ProviderName;
 use serde::Serialize;
 
@@ -171,6 +171,10 @@ async fn chosen(request: Request) -> Result<Chosen, Refused> {
     let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
     let body = match tokio::time::timeout(BODY, body).await {
         Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let detail = format!("a body has at most {MAX_BODY_BYTES} bytes");
+            return Err(Refused(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        }
         Ok(Err(error)) => return Err(bad(error.to_string())),
         Err(_) => {
             let detail = "the body took too long".to_owned();
