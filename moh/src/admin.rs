@@ -76,7 +76,7 @@ enum Command {
         #[command(flatten)]
         provider: Provider,
     },
-    /// Have the provider read [federation] policy, allow and block again, as SIGHUP does
+    /// Have the provider read the policy in its configuration again, as SIGHUP does
     #[command(after_help = RELOAD_HELP)]
     Reload {
         #[command(flatten)]
@@ -134,8 +134,8 @@ Examples:
   moh admin drop --all gone.example --config moh.toml";
 
 const RELOAD_HELP: &str = "\
-A configuration with a mistake changes nothing: the mistake is shown. Other settings need a restart;
-those that differ are named.";
+These settings can be changed so: [federation] policy, allow and block. Others need a restart; those
+that differ are named. A configuration with a mistake changes nothing, and the mistake is shown.";
 
 /// Which provider is asked, and how the answer is shown.
 #[derive(clap::Args)]

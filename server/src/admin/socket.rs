@@ -33,8 +33,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub enum SocketError {
     /// The system has no room for such a long path.
     #[error(
-        "the path of the admin socket is too long for this system ({} bytes, somewhat more than \
-         100 are possible); [admin] socket names another place: {}", .0.as_os_str().len(), .0.display()
+        "the path of the admin socket is too long ({} bytes; some 100 are possible): {}; \
+         [admin] socket names another place, a shorter --data does it, too",
+        .0.as_os_str().len(), .0.display()
     )]
     TooLong(PathBuf),
     /// There is something else, which is left alone.
