@@ -278,3 +278,40 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    /// Every command that is shown to people can be typed as it stands there.
+    #[test]
+    fn what_is_shown_as_a_command_is_one() {
+        let guide = include_str!("../../docs/operating.md");
+        let mut shown = 0;
+        for text in [
+            guide,
+            PEERS_HELP,
+            OUTBOX_HELP,
+            RETRY_HELP,
+            DROP_HELP,
+            RELOAD_HELP,
+        ] {
+            for line in text.lines().map(str::trim) {
+                let Some(command) = line.strip_prefix("moh admin ") else {
+                    continue;
+                };
+                let command = command.split('|').next().unwrap_or_default();
+                let words = ["moh", "admin"]
+                    .into_iter()
+                    .chain(command.split_whitespace());
+                if let Err(error) = crate::Arguments::try_parse_from(words) {
+                    panic!("{line}: {error}");
+                }
+                shown += 1;
+            }
+        }
+        assert!(shown > 10, "only {shown} were found");
+    }
+}
