@@ -1,0 +1,192 @@
+//! Everything that there is in one run.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use moh_messages::{ClientId, ProviderName, UserId};
+use moh_server::store::{Embedded, EmbeddedOptions};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::dice::Dice;
+use crate::disk::Disk;
+use crate::ledger::{Ledger, Text};
+use crate::mutants::Mutant;
+use crate::network::Network;
+use crate::person::Person;
+use crate::provider::Provider;
+use crate::rates::Rates;
+use crate::tally::{Fault, Tally};
+use crate::time::{Time, Watch};
+use crate::trace::Trace;
+
+const PROVIDERS: [&str; 3] = ["a.example", "b.example", "c.example"];
+const USERS: [&str; 4] = ["ann", "bob", "cid", "dan"];
+
+/// How wrong the clock of a provider is, at most. Two of them, and the way between them, have to
+/// be within the five minutes in which a request is taken.
+pub(crate) const PROVIDER_SKEW_MS: u64 = 130_000;
+/// How wrong the clock of a client is, at most: it asks its provider what time it is.
+pub(crate) const CLIENT_SKEW_MS: u64 = 14_400_000;
+
+/// What became of something that an application wrote.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    pub(crate) by: ClientId,
+    pub(crate) answer: Said,
+}
+
+/// What the client library said about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// Nothing, or that it is not known yet.
+    Nothing,
+    Accepted,
+    Refused,
+}
+
+/// One run.
+pub(crate) struct Scene {
+    pub(crate) dice: Dice,
+    pub(crate) rates: Rates,
+    pub(crate) time: Arc<Time>,
+    pub(crate) tally: Arc<Tally>,
+    pub(crate) trace: Arc<Trace>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) network: Arc<Network>,
+    pub(crate) providers: Vec<Arc<Provider>>,
+    pub(crate) people: Vec<Arc<Person>>,
+    written: Mutex<Vec<Written>>,
+    _folder: TempDir,
+}
+
+/// Where files are that are gone when the machine is: nothing here needs to survive that.
+fn folder() -> TempDir {
+    let shared = PathBuf::from("/dev/shm");
+    if shared.is_dir() {
+        tempfile::tempdir_in(shared)
+    } else {
+        tempfile::tempdir()
+    }
+    .unwrap()
+}
+
+impl Scene {
+    /// Providers and people who have not begun yet; and who has died, as it happens.
+    pub(crate) fn new(
+        seed: u64,
+        mutant: Option<Mutant>,
+        prints: bool,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<ProviderName>) {
+        let dice = Dice::new(seed, "scene");
+        let time = Time::begin();
+        let tally = Arc::<Tally>::default();
+        let trace = Arc::new(Trace::new(&time, prints));
+        let ledger = Arc::<Ledger>::default();
+        let rates = Rates::roll(&Dice::new(seed, "rates"));
+        let network = Network::new(
+            &time,
+            &tally,
+            &trace,
+            Dice::new(seed, "network"),
+            rates.clone(),
+        );
+        let network = Arc::new(network);
+        let (died, deaths) = mpsc::unbounded_channel();
+        let folder = folder();
+        let provider = |name: &&str| {
+            let options = EmbeddedOptions::default();
+            let disk = Disk {
+                provider: name.parse().unwrap(),
+                content: Embedded::open_in_memory(options).unwrap(),
+                dice: Dice::new(seed, &format!("disk of {name}")),
+                mutant,
+                ledger: Arc::clone(&ledger),
+                tally: Arc::clone(&tally),
+                trace: Arc::clone(&trace),
+                rate: rates.disk,
+                is_slow: AtomicBool::new(false),
+                is_healed: AtomicBool::new(true),
+                crash: Mutex::default(),
+                died: died.clone(),
+            };
+            let own = Dice::new(seed, name);
+            let watch = watch(&time, &dice, PROVIDER_SKEW_MS, &tally);
+            Arc::new(Provider::new(Arc::new(disk), watch, &network, own))
+        };
+        let providers = PROVIDERS.iter().map(provider).collect();
+        let mut people = Vec::new();
+        for provider in PROVIDERS {
+            for user in USERS {
+                let user = UserId::new(&provider.parse().unwrap(), user).unwrap();
+                let client = ClientId::new(&user, "phone").unwrap();
+                let file = format!("{}-{provider}", user.user());
+                people.push(Arc::new(Person::new(
+                    client.clone(),
+                    folder.path().join(file),
+                    watch(&time, &dice, CLIENT_SKEW_MS, &tally),
+                    Dice::new(seed, client.as_str()),
+                    &network,
+                    &ledger,
+                )));
+            }
+        }
+        let scene = Self {
+            dice,
+            rates,
+            time,
+            tally,
+            trace,
+            ledger,
+            network,
+            providers,
+            people,
+            written: Mutex::default(),
+            _folder: folder,
+        };
+        (Arc::new(scene), deaths)
+    }
+
+    pub(crate) fn provider(&self, name: &ProviderName) -> &Arc<Provider> {
+        let mut providers = self.providers.iter();
+        providers
+            .find(|provider| provider.name == *name)
+            .expect("there are no others")
+    }
+
+    /// Somebody is about to write something: what it says.
+    pub(crate) fn text(&self, by: &ClientId) -> Text {
+        let mut written = self.written.lock().unwrap();
+        let text = Text::try_from(written.len()).unwrap();
+        written.push(Written {
+            by: by.clone(),
+            answer: Said::Nothing,
+        });
+        text
+    }
+
+    /// What the client library said about it.
+    pub(crate) fn said(&self, text: Text, answer: Said) {
+        self.written.lock().unwrap()[text as usize].answer = answer;
+    }
+
+    /// Everything that was written, by its number.
+    pub(crate) fn written(&self) -> Vec<Written> {
+        self.written.lock().unwrap().clone()
+    }
+
+    /// A clock that may be wrong from now on.
+    pub(crate) fn skew_ms(dice: &Dice, most: u64) -> i64 {
+        let skew = i64::try_from(dice.between(0, 2 * most)).unwrap();
+        skew - i64::try_from(most).unwrap()
+    }
+}
+
+fn watch(time: &Arc<Time>, dice: &Dice, most: u64, tally: &Tally) -> Arc<Watch> {
+    if dice.once_in(3) {
+        return Watch::new(time, 0);
+    }
+    tally.fault(Fault::Skew);
+    Watch::new(time, Scene::skew_ms(dice, most))
+}
