@@ -68,7 +68,6 @@ struct State {
     /// What a client is about to write in a group.
     writing: BTreeMap<(ClientId, GroupId), Text>,
     deleted: BTreeSet<ClientId>,
-    set_aside: Vec<String>,
 }
 
 /// The books of all owners.
@@ -176,9 +175,6 @@ impl Ledger {
                         members,
                     });
                 }
-                Write::OutboxSetAside { id, reason, .. } => {
-                    state.set_aside.push(format!("{owner}: {id}: {reason}"));
-                }
                 Write::DeleteClient { client_id, .. } => {
                     state.deleted.insert(client_id.clone());
                 }
@@ -200,11 +196,6 @@ impl Ledger {
     /// Clients that are gone.
     pub(crate) fn deleted(&self) -> BTreeSet<ClientId> {
         self.state().deleted.clone()
-    }
-
-    /// What was given up, and why.
-    pub(crate) fn set_aside(&self) -> Vec<String> {
-        self.state().set_aside.clone()
     }
 }
 

@@ -21,6 +21,7 @@ mod dice;
 mod disk;
 mod ledger;
 mod life;
+mod line;
 mod mutants;
 mod network;
 mod person;

@@ -131,6 +131,11 @@ impl Network {
         self.time.elapsed_ms() - self.busy_at_ms.load(Ordering::Relaxed)
     }
 
+    fn is_busy(&self) {
+        let now = self.time.elapsed_ms();
+        self.busy_at_ms.store(now, Ordering::Relaxed);
+    }
+
     /// A provider takes requests, or does not any more.
     pub(crate) fn listen(&self, provider: &ProviderName, process: Option<Listening>) {
         let mut listening = self.listening.lock().unwrap();
@@ -227,8 +232,7 @@ impl Network {
         let (name, is_poll) = (call.name(), call.is_poll());
         self.tally.deed(Deed::Requests);
         if !is_poll {
-            self.busy_at_ms
-                .store(self.time.elapsed_ms(), Ordering::Relaxed);
+            self.is_busy();
         }
         let asked = tokio::time::timeout(patience, self.attempt(from, to, call)).await;
         let (fate, result) = asked.unwrap_or((Fate::Passes, Err(Lost::TimedOut)));
@@ -243,10 +247,46 @@ impl Network {
             .note(&format!("{from} > {to}: {name}: {outcome}"));
         let is_empty = is_poll && result.as_ref().is_ok_and(|reply| reply.body.len() < 8);
         if !is_empty {
-            self.busy_at_ms
-                .store(self.time.elapsed_ms(), Ordering::Relaxed);
+            self.is_busy();
         }
         result
+    }
+
+    /// Opens a connection to a provider.
+    pub(crate) async fn connect(
+        &self,
+        from: &str,
+        to: &ProviderName,
+        patience: Duration,
+    ) -> Result<Listening, Lost> {
+        self.is_busy();
+        let opened = tokio::time::timeout(patience, self.carry(from, to.as_str())).await;
+        let opened = opened.unwrap_or(Err(Lost::TimedOut)).and_then(|()| {
+            self.process(to).ok_or_else(|| {
+                self.tally.fault(Fault::Refused);
+                Lost::Refused
+            })
+        });
+        let outcome = opened
+            .as_ref()
+            .map_or_else(|lost| format!("{lost:?}"), |_| "open".into());
+        self.trace
+            .note(&format!("{from} > {to}: socket: {outcome}"));
+        opened
+    }
+
+    /// Carries something along an open connection, unless that is cut, or nothing gets through.
+    pub(crate) async fn carry(&self, from: &str, to: &str) -> Result<(), Lost> {
+        let is_cut = !self.is_healed() && self.dice.per_mille(self.rates.cut_before);
+        tokio::time::sleep(Duration::from_millis(self.delay_ms())).await;
+        if self.is_cut(from, to) {
+            std::future::pending::<()>().await;
+        }
+        if is_cut {
+            self.tally.fault(Fault::CutBefore);
+            return Err(Lost::Cut);
+        }
+        Ok(())
     }
 
     async fn attempt(

@@ -7,28 +7,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use moh_client::{Answer, Client, ConnectOptions, QueueSocket, Transport, TransportError, Work};
-use moh_client::{Error, Event, Operation, Outcome};
-use moh_messages::client_api::{
-    ClientRequest, ClientRequestBody, ClientResponse, ClientResponseBody, QueueItem,
-};
-use moh_messages::{CONTENT_TYPE, ClientId, DsRequest, GroupId, Message};
+use moh_client::{Client, ConnectOptions, Error, Event, Events, Operation, Outcome, Work};
+use moh_messages::client_api::QueueItem;
+use moh_messages::{ClientId, GroupId};
 use tokio::task::JoinHandle;
 
 use crate::dice::Dice;
 use crate::ledger::{Ledger, Text};
-use crate::network::{Lost, Network};
+use crate::line::Line;
+use crate::network::Network;
 use crate::scene::{Said, Scene};
 use crate::tally::Deed;
 use crate::time::{Clock, Watch};
-use crate::wire::{Call, Reply};
 use crate::workload;
 
 /// How long a client waits for its queue in one request.
 const WAIT: Duration = Duration::from_secs(300);
-/// How long a request may take, besides that.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How many KeyPackages of each kind a client has at its provider.
 const KEY_PACKAGES: usize = 4;
 
@@ -58,6 +52,8 @@ pub(crate) struct Person {
     pub(crate) id: ClientId,
     pub(crate) dice: Dice,
     pub(crate) watch: Arc<Watch>,
+    /// Whether it reads its queue over a WebSocket; otherwise by long polls.
+    has_socket: bool,
     path: PathBuf,
     network: Arc<Network>,
     ledger: Arc<Ledger>,
@@ -65,6 +61,21 @@ pub(crate) struct Person {
     client: Mutex<Option<Client>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     busy: Arc<AtomicUsize>,
+}
+
+/// Where events come from.
+enum Source {
+    Polls(Client),
+    Socket(Events),
+}
+
+impl Source {
+    async fn next(&mut self) -> Result<Vec<Event>, Error> {
+        match self {
+            Self::Polls(client) => client.receive(WAIT).await,
+            Self::Socket(events) => Ok(vec![events.next().await?]),
+        }
+    }
 }
 
 /// Somebody is at something.
@@ -87,6 +98,7 @@ impl Person {
     ) -> Self {
         Self {
             id,
+            has_socket: dice.once_in(2),
             dice,
             watch,
             path,
@@ -119,12 +131,16 @@ impl Person {
             .clock(Clock(Arc::clone(&self.watch)))
             .random(random)
             .work(Work::Inline)
-            .transport(Wire {
-                id: self.id.clone(),
-                network: Arc::clone(&self.network),
-                ledger: Arc::clone(&self.ledger),
-                kept: Arc::clone(&self.kept),
-            })
+            .transport(self.line())
+    }
+
+    fn line(&self) -> Line {
+        Line {
+            id: self.id.clone(),
+            network: Arc::clone(&self.network),
+            ledger: Arc::clone(&self.ledger),
+            kept: Arc::clone(&self.kept),
+        }
     }
 
     /// Becomes a user.
@@ -183,13 +199,18 @@ impl Person {
 
     /// Takes what happens, as long as the process lives.
     async fn listen(self: &Arc<Self>, scene: &Arc<Scene>, client: Client) {
+        let mut source = if self.has_socket {
+            Source::Socket(client.events())
+        } else {
+            Source::Polls(client)
+        };
         loop {
             {
                 let mut kept = self.kept();
                 let given = std::mem::take(&mut kept.given);
                 kept.events.extend(given);
             }
-            match client.receive(WAIT).await {
+            match source.next().await {
                 Ok(events) => {
                     events.iter().for_each(|event| self.sees(scene, event));
                     self.kept().given = events;
@@ -274,74 +295,5 @@ fn summary(event: &Event) -> String {
         Event::NotAttested { client, reason, .. } => format!("{client} not attested: {reason}"),
         Event::KeyPackagesRefilled { count } => format!("{count} KeyPackages"),
         other => format!("{other:?}").chars().take(24).collect(),
-    }
-}
-
-/// How a device reaches its provider.
-struct Wire {
-    id: ClientId,
-    network: Arc<Network>,
-    ledger: Arc<Ledger>,
-    kept: Arc<Mutex<Kept>>,
-}
-
-impl Wire {
-    /// What is submitted to owners of groups is on the books before it goes out.
-    fn note_request(&self, body: &[u8]) {
-        let Ok(request) = ClientRequest::decode(body) else {
-            return;
-        };
-        if let ClientRequestBody::Forward(forward) = request.body
-            && let Ok(request) = DsRequest::decode(forward.request.as_slice())
-        {
-            self.ledger.submits(&self.id, &request);
-        }
-    }
-
-    /// So is what was in the queue.
-    fn note_reply(&self, reply: &Reply) {
-        let is_queue = reply.status == 200 && reply.content_type == Some(CONTENT_TYPE);
-        let response = is_queue.then(|| ClientResponse::decode(&reply.body).ok());
-        let Some(Some(ClientResponseBody::Queue { items })) = response.map(|r| r.map(|r| r.body))
-        else {
-            return;
-        };
-        let mut kept = self.kept.lock().unwrap();
-        for item in items.into_vec() {
-            let at = item.cursor.as_slice().to_vec();
-            let before = kept.items.insert(at, item.clone());
-            if before.is_some_and(|before| before.payload != item.payload) {
-                let complaint = format!("{}: another item at the same place", self.id);
-                kept.complaints.push(complaint);
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl Transport for Wire {
-    async fn post(&self, body: Vec<u8>, wait: Duration) -> Result<Answer, TransportError> {
-        self.note_request(&body);
-        let (to, call) = (self.id.provider(), Call::Client(body.into()));
-        let asked = self
-            .network
-            .ask(self.id.as_str(), &to, call, PATIENCE + wait)
-            .await;
-        match asked {
-            Ok(reply) => {
-                self.note_reply(&reply);
-                Ok(Answer {
-                    status: reply.status,
-                    is_octet_stream: reply.content_type == Some(CONTENT_TYPE),
-                    body: reply.body.to_vec(),
-                })
-            }
-            Err(Lost::TimedOut) => Err(TransportError::TimedOut),
-            Err(lost) => Err(TransportError::Connection(format!("{lost:?}"))),
-        }
-    }
-
-    async fn open_queue(&self) -> Result<Box<dyn QueueSocket>, TransportError> {
-        Err(TransportError::Connection("no WebSockets here".to_owned()))
     }
 }

@@ -1,5 +1,6 @@
 //! A run: the same for the same seed.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::workload;
 
 /// For so long nobody may ask for anything, for it to be quiet, in milliseconds: longer than
 /// clients wait before they try again.
-const QUIET_MS: u64 = 150_000;
+const QUIET_MS: u64 = 200_000;
 /// It has to be quiet within this time after everything is healed.
 const PATIENCE: Duration = Duration::from_secs(6 * 60 * 60);
 /// How often that is looked at.
@@ -36,6 +37,19 @@ pub(crate) struct Outcome {
     pub(crate) tail: Vec<String>,
 }
 
+thread_local! {
+    /// What has panicked on this thread. Tasks that do are not waited for by everybody.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// From now on it is noted which thread panics, and why.
+pub(crate) fn note_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let what = format!("a panic: {panic}").replace('\n', " ");
+        PANICS.with_borrow_mut(|panics| panics.push(what));
+    }));
+}
+
 /// Runs a seed, on this thread.
 pub(crate) fn run(seed: u64, mutant: Option<Mutant>, prints: bool) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -43,7 +57,22 @@ pub(crate) fn run(seed: u64, mutant: Option<Mutant>, prints: bool) -> Outcome {
         .start_paused(true)
         .build()
         .expect("a runtime");
-    runtime.block_on(live(seed, mutant, prints))
+    let mut outcome = runtime.block_on(live(seed, mutant, prints));
+    outcome.wrongs.extend(PANICS.take());
+    outcome
+}
+
+/// What came of a run that broke off, on its thread.
+pub(crate) fn broke_off(seed: u64) -> Outcome {
+    Outcome {
+        seed,
+        counts: Counts::default(),
+        digest: 0,
+        steps: 0,
+        virtual_time: Duration::ZERO,
+        wrongs: PANICS.take(),
+        tail: Vec::new(),
+    }
 }
 
 async fn live(seed: u64, mutant: Option<Mutant>, prints: bool) -> Outcome {

@@ -43,6 +43,7 @@ impl Sum {
 
 /// Does what is asked for.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    run::note_panics();
     let started = tokio::time::Instant::now();
     if let Some(seed) = arguments.seed {
         let outcome = run::run(seed, arguments.mutant, arguments.trace);
@@ -93,19 +94,15 @@ fn run_all(arguments: &Arguments, seeds: u64, stops: bool) -> Sum {
 
 /// Runs a seed on a thread of its own: what it leaves behind is gone with it.
 fn run_guarded(seed: u64, mutant: Option<Mutant>) -> Outcome {
-    let run = std::thread::Builder::new()
+    let guarded = move || {
+        let run = std::panic::catch_unwind(|| run::run(seed, mutant, false));
+        run.unwrap_or_else(|_| run::broke_off(seed))
+    };
+    let thread = std::thread::Builder::new()
         .name(format!("seed {seed}"))
         .stack_size(8 << 20)
-        .spawn(move || run::run(seed, mutant, false));
-    run.expect("a thread").join().unwrap_or_else(|_| Outcome {
-        seed,
-        counts: Counts::default(),
-        digest: 0,
-        steps: 0,
-        virtual_time: Duration::ZERO,
-        wrongs: vec!["it panicked".to_owned()],
-        tail: Vec::new(),
-    })
+        .spawn(guarded);
+    thread.expect("a thread").join().expect("it is caught")
 }
 
 /// Whether the same seed is the same run.
