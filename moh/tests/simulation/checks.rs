@@ -158,6 +158,8 @@ struct Reader<'a> {
     begun_again: Vec<u64>,
     is_member: bool,
     has_lost: bool,
+    /// They were given what cannot be read, or by somebody who is not who they say.
+    is_puzzled: bool,
     read: Vec<Text>,
 }
 
@@ -192,6 +194,9 @@ impl<'a> Reader<'a> {
             begun_again: joins.map(|accepted| accepted.epoch).collect(),
             is_member: book.members.contains(who),
             has_lost: events().any(|event| matches!(event, Event::GroupLost { .. })),
+            is_puzzled: events().any(|event| {
+                matches!(event, Event::Undecodable { .. } | Event::NotAttested { .. })
+            }),
             read: read.collect(),
         }
     }
@@ -245,6 +250,9 @@ fn check_reading(scene: &Scene, id: &GroupId, book: &Book, person: &Person, wron
             let by = &submitted.by;
             wrongs.push(format!("{who}: {text} of {group} by {by} was not read"));
         }
+    }
+    if reader.is_puzzled && !reader.has_lost && reader.begun_again.is_empty() {
+        wrongs.push(format!("{who}: {group}: something that cannot be read"));
     }
     let rest: Vec<_> = read.collect();
     if !rest.is_empty() {

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use moh_client::{Client, ConnectOptions, Error, Event, Events, Operation, Outcome, Work};
+use moh_client::{
+    Client, ConnectOptions, Error, Event, Events, NewDevice, Operation, Outcome, Work,
+};
 use moh_messages::client_api::QueueItem;
 use moh_messages::{ClientId, GroupId};
 use tokio::task::JoinHandle;
@@ -143,11 +145,25 @@ impl Person {
         }
     }
 
-    /// Becomes a user.
+    /// Becomes a user, or another device of one.
     pub(crate) async fn register(self: &Arc<Self>, scene: &Arc<Scene>) {
-        let user = self.id.user_id();
-        let client = Client::register(self.options(), &self.path, &user, self.id.device()).await;
-        let client = client.unwrap();
+        let first = scene
+            .other_device(&self.id)
+            .and_then(|other| other.client());
+        let registered = match first {
+            None => {
+                let (user, device) = (self.id.user_id(), self.id.device());
+                Client::register(self.options(), &self.path, &user, device).await
+            }
+            Some(first) => {
+                let id = self.id.clone();
+                let new = NewDevice::prepare(self.options(), &self.path, id).await;
+                let new = new.unwrap();
+                let authorization = first.authorize(&new.request()).unwrap();
+                new.register(authorization).await
+            }
+        };
+        let client = registered.unwrap();
         client.refill_key_packages(KEY_PACKAGES).await.unwrap();
         self.go_on(scene, client);
     }

@@ -23,6 +23,20 @@ use crate::trace::Trace;
 
 const PROVIDERS: [&str; 3] = ["a.example", "b.example", "c.example"];
 const USERS: [&str; 4] = ["ann", "bob", "cid", "dan"];
+const DEVICES: &[&str] = &["phone", "tablet"];
+
+/// All clients: one user of each provider has two.
+fn clients() -> impl Iterator<Item = ClientId> {
+    let users = PROVIDERS.into_iter().flat_map(|provider| {
+        let of = move |user| UserId::new(&provider.parse().unwrap(), user).unwrap();
+        USERS.into_iter().map(of)
+    });
+    users.flat_map(|user| {
+        let devices = if user.user() == USERS[0] { 2 } else { 1 };
+        let named = move |device: &&str| ClientId::new(&user, device).unwrap();
+        DEVICES[..devices].iter().map(named).collect::<Vec<_>>()
+    })
+}
 
 /// How wrong the clock of a provider is, at most. Two of them, and the way between them, have to
 /// be within the five minutes in which a request is taken.
@@ -116,22 +130,14 @@ impl Scene {
             Arc::new(Provider::new(Arc::new(disk), watch, &network, own))
         };
         let providers = PROVIDERS.iter().map(provider).collect();
-        let mut people = Vec::new();
-        for provider in PROVIDERS {
-            for user in USERS {
-                let user = UserId::new(&provider.parse().unwrap(), user).unwrap();
-                let client = ClientId::new(&user, "phone").unwrap();
-                let file = format!("{}-{provider}", user.user());
-                people.push(Arc::new(Person::new(
-                    client.clone(),
-                    folder.path().join(file),
-                    watch(&time, &dice, CLIENT_SKEW_MS, &tally),
-                    Dice::new(seed, client.as_str()),
-                    &network,
-                    &ledger,
-                )));
-            }
-        }
+        let person = |client: ClientId| {
+            let file = format!("{}-{}", client.user_id().user(), client.device());
+            let path = folder.path().join(format!("{file}-{}", client.provider()));
+            let watch = watch(&time, &dice, CLIENT_SKEW_MS, &tally);
+            let own = Dice::new(seed, client.as_str());
+            Arc::new(Person::new(client, path, watch, own, &network, &ledger))
+        };
+        let people = clients().map(person).collect();
         let scene = Self {
             dice,
             rates,
@@ -153,6 +159,12 @@ impl Scene {
         providers
             .find(|provider| provider.name == *name)
             .expect("there are no others")
+    }
+
+    /// A device that a person has besides this one.
+    pub(crate) fn other_device(&self, of: &ClientId) -> Option<&Arc<Person>> {
+        let mut people = self.people.iter();
+        people.find(|person| person.id != *of && person.id.user_id() == of.user_id())
     }
 
     /// Somebody is about to write something: what it says.

@@ -241,10 +241,16 @@ pub(crate) fn is_asked(scene: &Arc<Scene>, person: &Arc<Person>, peer: &UserId, 
     });
 }
 
-/// Ends somebody's account: the same is asked for until that is done.
+/// Ends a device, and the account with the last one: the same is asked for until that is done.
 async fn end_account(scene: &Scene, person: &Person, client: &Client) {
     loop {
-        match client.delete_account().await {
+        let has_another = scene.other_device(&person.id).is_some();
+        let deleted = if has_another {
+            client.delete_device(&person.id).await
+        } else {
+            client.delete_account().await
+        };
+        match deleted {
             Ok(()) => scene.tally.deed(Deed::Deleted),
             Err(Error::AccountDeleted) => {}
             Err(_) => {
@@ -263,7 +269,17 @@ async fn add(scene: &Scene, client: &Client, group: &GroupId, other: &Person) {
         return;
     };
     let consented = theirs.set_consent(client.user_id(), true).await;
-    if consented.is_ok() && client.add_user(group, &other.id.user_id()).await.is_ok() {
+    if consented.is_err() {
+        return;
+    }
+    let user = other.id.user_id();
+    let members = client.members(group).await.unwrap_or_default();
+    let added = if members.iter().any(|member| member.user_id() == user) {
+        client.add_device(group, &other.id).await
+    } else {
+        client.add_user(group, &user).await
+    };
+    if added.is_ok() {
         scene.tally.deed(Deed::Added);
     }
 }
@@ -286,7 +302,7 @@ fn kind(error: &Error) -> String {
     words.chars().take_while(|c| c.is_alphanumeric()).collect()
 }
 
-/// In the end, whatever was asked is agreed to.
+/// In the end, whatever was asked is agreed to, unless it was declined.
 pub(crate) async fn agree(scene: &Arc<Scene>) {
     for person in &scene.people {
         let Some(client) = person.client() else {
