@@ -11,13 +11,13 @@ use crate::tally::{Deed, Fault};
 /// So many things that are wrong are printed of each run.
 const WRONGS: usize = 20;
 
+/// After so many seeds it is said how far it is.
+const EVERY: u64 = 100;
+
 /// Says what came of it, and whether that is as it should be.
 pub(crate) fn say(sum: &Sum, mutant: Option<Mutant>, took: Duration, is_enough: bool) -> ExitCode {
     if let Some(mutant) = mutant {
         return say_of_mutant(sum, mutant, took);
-    }
-    for failure in &sum.failures {
-        say_failure(failure);
     }
     say_sum(sum, took);
     let missing: Vec<_> = Fault::ALL
@@ -54,6 +54,16 @@ fn say_of_mutant(sum: &Sum, mutant: Mutant, took: Duration) -> ExitCode {
             println!("{name}: NOT CAUGHT by {} seeds ({seconds:.1} s)", sum.seeds);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Says how far it is now and then, and what fails when it does.
+pub(crate) fn say_progress(outcome: &Outcome, done: u64, of: u64) {
+    if !outcome.wrongs.is_empty() {
+        say_failure(outcome);
+    }
+    if done.is_multiple_of(EVERY) {
+        println!("{done} of {of} seeds");
     }
 }
 

@@ -48,6 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     if let Some(seed) = arguments.seed {
         let outcome = run::run(seed, arguments.mutant, arguments.trace);
         let mut sum = Sum::default();
+        report::say_progress(&outcome, 1, 1);
         sum.add(outcome);
         return report::say(&sum, arguments.mutant, started.elapsed(), false);
     }
@@ -82,7 +83,11 @@ fn run_all(arguments: &Arguments, seeds: u64, stops: bool) -> Sum {
                     if stops && !outcome.wrongs.is_empty() {
                         is_over.store(true, Ordering::Relaxed);
                     }
-                    sum.lock().unwrap().add(outcome);
+                    let mut sum = sum.lock().unwrap();
+                    if arguments.mutant.is_none() {
+                        report::say_progress(&outcome, sum.seeds + 1, seeds);
+                    }
+                    sum.add(outcome);
                 }
             });
         }
