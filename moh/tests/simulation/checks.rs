@@ -129,7 +129,7 @@ fn check_queue(
                 }
                 continue;
             }
-            if place.is_none() && kept.declined.contains(id) {
+            if place.is_none() && scene.has_declined(&person.id.user_id(), id) {
                 continue;
             }
             scene.tally.deed(Deed::Owed);
@@ -299,7 +299,7 @@ async fn check_states(
                 }
             }
             // Who declines is removed when something is sent there the next time.
-            (true, false) if person.kept().declined.contains(id) => {}
+            (true, false) if scene.has_declined(&who.user_id(), id) => {}
             (true, false) => wrongs.push(format!("{who}: knows nothing of {group}")),
             (false, true) => wrongs.push(format!("{who}: is not in {group} any more")),
             (false, false) => {}

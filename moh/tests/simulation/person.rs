@@ -1,7 +1,7 @@
 //! A person with a device: the client library, an application on it that keeps what it is given,
 //! and the process of both, which may die and be started again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -39,8 +39,6 @@ pub(crate) struct Kept {
     pub(crate) writing: BTreeMap<GroupId, Text>,
     /// What was in the queue, by its place there.
     pub(crate) items: BTreeMap<Vec<u8>, QueueItem>,
-    /// Groups of connections that were declined.
-    pub(crate) declined: BTreeSet<GroupId>,
     /// The account is to be deleted.
     pub(crate) is_ending: bool,
     /// The account is deleted.

@@ -1,10 +1,11 @@
 //! Everything that there is in one run.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use moh_messages::{ClientId, ProviderName, UserId};
+use moh_messages::{ClientId, GroupId, ProviderName, UserId};
 use moh_server::store::{Embedded, EmbeddedOptions};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -72,6 +73,8 @@ pub(crate) struct Scene {
     pub(crate) providers: Vec<Arc<Provider>>,
     pub(crate) people: Vec<Arc<Person>>,
     written: Mutex<Vec<Written>>,
+    /// What users decide about connections that they are asked for, with all of their devices.
+    decided: Mutex<BTreeMap<(UserId, GroupId), bool>>,
     _folder: TempDir,
 }
 
@@ -149,6 +152,7 @@ impl Scene {
             providers,
             people,
             written: Mutex::default(),
+            decided: Mutex::default(),
             _folder: folder,
         };
         (Arc::new(scene), deaths)
@@ -165,6 +169,19 @@ impl Scene {
     pub(crate) fn other_device(&self, of: &ClientId) -> Option<&Arc<Person>> {
         let mut people = self.people.iter();
         people.find(|person| person.id != *of && person.id.user_id() == of.user_id())
+    }
+
+    /// Whether a user agrees to a connection that they are asked for: mostly, and always the same.
+    pub(crate) fn agrees(&self, user: &UserId, group: &GroupId) -> bool {
+        let mut decided = self.decided.lock().unwrap();
+        let decision = decided.entry((user.clone(), group.clone()));
+        *decision.or_insert_with(|| !self.dice.once_in(8))
+    }
+
+    /// Whether a user was asked for a connection, and did not agree.
+    pub(crate) fn has_declined(&self, user: &UserId, group: &GroupId) -> bool {
+        let decided = self.decided.lock().unwrap();
+        decided.get(&(user.clone(), group.clone())) == Some(&false)
     }
 
     /// Somebody is about to write something: what it says.

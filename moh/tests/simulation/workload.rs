@@ -224,9 +224,9 @@ pub(crate) fn resume(scene: &Arc<Scene>, person: &Arc<Person>) {
 
 /// Somebody is asked to be connected, thinks about it, and mostly agrees.
 pub(crate) fn is_asked(scene: &Arc<Scene>, person: &Arc<Person>, peer: &UserId, group: &GroupId) {
-    let (this, peer, group) = (Arc::clone(person), peer.clone(), group.clone());
+    let (this, peer) = (Arc::clone(person), peer.clone());
     let pause = Duration::from_millis(scene.dice.between(0, 60_000));
-    let agrees = !scene.dice.once_in(8);
+    let agrees = scene.agrees(&person.id.user_id(), group);
     person.spawn(async move {
         tokio::time::sleep(pause).await;
         if let Some(client) = this.client() {
@@ -234,7 +234,6 @@ pub(crate) fn is_asked(scene: &Arc<Scene>, person: &Arc<Person>, peer: &UserId, 
             let _ = if agrees {
                 client.accept(&peer).await.map(drop)
             } else {
-                this.kept().declined.insert(group);
                 client.decline(&peer).await
             };
         }
