@@ -1,7 +1,7 @@
 //! A person with a device: the client library, an application on it that keeps what it is given,
 //! and the process of both, which may die and be started again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -37,6 +37,9 @@ pub(crate) struct Kept {
     given: Vec<Event>,
     /// What was written, and has no final answer.
     pub(crate) writing: BTreeMap<GroupId, Text>,
+    /// Groups in which something was sent again after a new start: it may be answered twice, so
+    /// nothing else is written there.
+    pub(crate) resent: BTreeSet<GroupId>,
     /// What was in the queue, by its place there.
     pub(crate) items: BTreeMap<Vec<u8>, QueueItem>,
     /// The account is to be deleted.
@@ -259,7 +262,11 @@ impl Person {
                     Outcome::Accepted => Said::Accepted,
                     Outcome::Refused(_) => Said::Refused,
                 };
-                if let Some(text) = self.kept().writing.remove(group) {
+                let mut kept = self.kept();
+                if kept.resent.contains(group) {
+                    return;
+                }
+                if let Some(text) = kept.writing.remove(group) {
                     scene.said(text, said);
                 }
             }

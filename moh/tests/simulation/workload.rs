@@ -194,8 +194,13 @@ async fn send(scene: &Scene, person: &Person, client: &Client, group: &GroupId, 
             .trace
             .note(&format!("{}: {text}: {}", person.id, kind(error)));
     }
-    person.kept().writing.remove(group);
-    scene.said(text, said);
+    let mut kept = person.kept();
+    if !kept.resent.contains(group) {
+        kept.writing.remove(group);
+        scene.said(text, said);
+    } else if said == Said::Accepted {
+        scene.said(text, said);
+    }
     said == Said::Accepted
 }
 
@@ -214,6 +219,7 @@ pub(crate) fn resume(scene: &Arc<Scene>, person: &Arc<Person>) {
     let unfinished = person.kept().writing.clone();
     for (group, text) in unfinished {
         let (scene, this) = (Arc::clone(scene), Arc::clone(person));
+        person.kept().resent.insert(group.clone());
         person.spawn(async move {
             if let Some(client) = this.client() {
                 send(&scene, &this, &client, &group, text).await;
@@ -334,6 +340,7 @@ pub(crate) async fn end(scene: &Arc<Scene>) {
         if let Some(client) = person.client() {
             // Nothing is on its way any more.
             person.kept().writing.remove(&group);
+            person.kept().resent.remove(&group);
             write(scene, person, &client, &group).await;
         }
     }
