@@ -2,6 +2,7 @@
 
 mod admin;
 mod authority;
+mod bench;
 mod chat;
 mod demo;
 mod escape;
@@ -29,6 +30,8 @@ struct Arguments {
 enum Command {
     /// Show two providers and their users at work, and check that everything arrives
     Demo(demo::Arguments),
+    /// Measure what providers do when things go wrong
+    Bench(bench::Arguments),
     /// Run a provider
     Serve(serve::Arguments),
     /// Talk with others, in a terminal
@@ -50,7 +53,7 @@ fn main() -> ExitCode {
     let is_screen = matches!(&arguments.command, Command::Chat(chat) if chat.takes_the_screen());
     if !(is_screen && terminal) {
         tracing_subscriber::fmt()
-            .with_env_filter(filter())
+            .with_env_filter(filter(&arguments.command))
             .with_writer(std::io::stderr)
             .with_ansi(terminal)
             .with_target(false)
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match arguments.command {
             Command::Demo(arguments) => Box::pin(demo::run(arguments)).await,
+            Command::Bench(arguments) => Box::pin(bench::run(arguments)).await,
             Command::Serve(arguments) => Box::pin(serve::run(arguments)).await,
             Command::Chat(arguments) => Box::pin(chat::run(arguments)).await,
             Command::Init(arguments) => init::run(&arguments),
@@ -87,9 +91,13 @@ fn main() -> ExitCode {
 }
 
 /// What is logged to stderr: warnings, or what `MOH_LOG` says.
-fn filter() -> tracing_subscriber::EnvFilter {
-    // Why there is no connection is said where one was wanted.
-    let default = "warn,openmls=off,rustls_platform_verifier=off";
+fn filter(command: &Command) -> tracing_subscriber::EnvFilter {
+    let default = match command {
+        // That there is no connection is what it is about.
+        Command::Bench(_) => "error,openmls=off,rustls_platform_verifier=off",
+        // Why there is no connection is said where one was wanted.
+        _ => "warn,openmls=off,rustls_platform_verifier=off",
+    };
     tracing_subscriber::EnvFilter::try_from_env("MOH_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default))
 }
