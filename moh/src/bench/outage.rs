@@ -57,19 +57,19 @@ pub(crate) struct Arguments {
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// About how long the outages take, all in all, with the pauses between them
+    /// About how long it all takes, besides the start and the end
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
     /// How many outages there are
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     outages: u32,
-    /// What happens to the provider; `all`: each of them in turn, shuffled
-    #[arg(long, value_enum, default_value_t = Kinds::All)]
+    /// What happens: stop, cut, kill, or all of them, shuffled
+    #[arg(long, value_enum, default_value_t = Kinds::All, hide_possible_values = true)]
     kind: Kinds,
-    /// How many texts are written a second, all in all, as far as the machine can
+    /// How many texts are written a second, all in all
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
-    /// What happens when, and for how long, follows from this number; otherwise from a random one
+    /// What happens, and when, follows from this number; random unless given
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
