@@ -19,8 +19,9 @@ use tokio::process::Command;
 use tokio::time::Instant;
 
 const SOCKET: &str = "moh.sqlite.sock";
-/// A request that will never be taken.
+/// A request that will never be taken, and one that is to be made in an hour again.
 const TOO_LARGE: &str = "HTTP/1.1 413 Payload Too Large";
+const IN_AN_HOUR: &str = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 3600";
 
 /// `moh admin ARGUMENTS --socket ...`, for a provider.
 async fn admin(server: &Server, arguments: &[&str]) -> Output {
@@ -67,6 +68,13 @@ async fn until(server: &Server, arguments: &[&str], is_so: impl Fn(&Value) -> bo
         }
         assert!(Instant::now() < deadline, "{arguments:?}: still {answer}");
     }
+}
+
+/// b.example, as `moh admin peers` of a.example has it.
+fn b_in(peers: &Value) -> &Value {
+    let mut all = peers["peers"].as_array().unwrap().iter();
+    all.find(|peer| peer["provider"] == "b.example")
+        .unwrap_or(&Value::Null)
 }
 
 /// Alice at a.example, which owns the group, and Bob at b.example.
@@ -118,6 +126,124 @@ impl Pair {
         let all = page["set_aside"].as_array().unwrap().iter();
         all.map(|delivery| delivery["id"].to_string()).collect()
     }
+}
+
+#[tokio::test]
+async fn a_provider_that_is_down_is_failing_until_it_is_back() {
+    let mut pair = Pair::set().await;
+    pair.b.kill().await;
+    pair.send("while it is down").await;
+    let peers = until(&pair.a, &["peers"], |peers| {
+        b_in(peers)["state"] == "failing"
+    })
+    .await;
+    assert_eq!(peers["provider"], "a.example");
+    let b = b_in(&peers);
+    let time = |value: &Value| value.as_u64().unwrap();
+    let now = time(&peers["now_ms"]);
+    assert_eq!(b["waiting"], 1);
+    assert!(
+        time(&b["waiting_bytes"]) > 0 && time(&b["failures"]) > 0,
+        "{b}"
+    );
+    assert!(time(&b["oldest_at_ms"]) <= time(&b["since_ms"]), "{b}");
+    assert!(time(&b["since_ms"]) <= now, "{b}");
+    assert!(
+        time(&b["last_alive_at_ms"]) <= time(&b["oldest_at_ms"]),
+        "{b}"
+    );
+    assert!(b["next_try_at_ms"].is_u64() && !b["reason"].as_str().unwrap().is_empty());
+
+    let table = text(&pair.a, &["peers"]).await;
+    let lines: Vec<_> = table.lines().collect();
+    assert!(
+        lines[0].starts_with("PROVIDER   STATE    WAITING"),
+        "{table}"
+    );
+    assert!(
+        lines[1].starts_with("b.example  failing        1"),
+        "{table}"
+    );
+    assert!(
+        lines[2].contains("next try ") && lines[2].contains(" failure"),
+        "{table}"
+    );
+    assert!(
+        table.contains("1 provider, 1 failing; 1 delivery waits ("),
+        "{table}"
+    );
+    assert!(
+        lines.iter().all(|line| line.chars().count() <= 100),
+        "{table}"
+    );
+
+    pair.b.restart().await;
+    pair.assert_come(&["while it is down"]).await;
+    let nothing_waits = |peers: &Value| b_in(peers)["waiting"].as_u64().unwrap_or(0) == 0;
+    let peers = until(&pair.a, &["peers"], nothing_waits).await;
+    assert_ne!(b_in(&peers)["state"], "failing");
+}
+
+#[tokio::test]
+async fn a_provider_that_wants_to_be_left_alone_is_tried_when_the_operator_says_so() {
+    let mut pair = Pair::set().await;
+    pair.b.kill().await;
+    let stand_in = StandIn::of(&pair.b, IN_AN_HOUR).await;
+    pair.send("now").await;
+    let in_an_hour = |peers: &Value| {
+        let next = b_in(peers)["next_try_at_ms"].as_u64().unwrap_or(0);
+        next > peers["now_ms"].as_u64().unwrap() + 3_500_000
+    };
+    until(&pair.a, &["peers"], in_an_hour).await;
+    let table = text(&pair.a, &["peers"]).await;
+    assert!(
+        table.contains("next try in 59 min: ") || table.contains("next try in 1 h: "),
+        "{table}"
+    );
+    drop(stand_in);
+    pair.b.restart().await;
+    let said = text(&pair.a, &["retry", "--now", "b.example"]).await;
+    assert_eq!(said, "b.example is tried now\n");
+    pair.assert_come(&["now"]).await;
+    until(&pair.a, &["peers"], |peers| {
+        b_in(peers)["waiting"].as_u64().unwrap_or(0) == 0
+    })
+    .await;
+    assert_eq!(
+        json(&pair.a, &["retry", "--now", "b.example"]).await,
+        json!({"woken": false})
+    );
+}
+
+/// What waits for a provider that is blocked is held back, and not lost.
+#[tokio::test]
+async fn a_provider_that_is_blocked_is_paused_until_it_is_not() {
+    let mut pair = Pair::set().await;
+    let (b, roots) = (&pair.b, [pair.a.path("ca.pem"), pair.b.path("ca.pem")]);
+    let federation = format!(
+        "[federation]\nallow_private_addresses = true\nextra_roots = {roots:?}\n\
+         hosts = {{ \"b.example\" = \"{}\" }}\n",
+        b.address
+    );
+    pair.a.configure(&federation).await;
+    let config = pair.a.path("moh.toml");
+    let open = std::fs::read_to_string(&config).unwrap();
+    let blocked = open.replace("[federation]\n", "[federation]\nblock = [\"b.example\"]\n");
+    std::fs::write(&config, blocked).unwrap();
+    assert_eq!(json(&pair.a, &["reload"]).await["changed"], true);
+    pair.send("held back").await;
+    let peers = until(&pair.a, &["peers"], |peers| {
+        b_in(peers)["state"] == "paused"
+    })
+    .await;
+    assert_eq!(b_in(&peers)["waiting"], 1);
+    let table = text(&pair.a, &["peers"]).await;
+    assert!(table.contains("\nb.example  paused        1"), "{table}");
+    assert_eq!(pair.bob.device.read(0).await, []);
+
+    std::fs::write(&config, open).unwrap();
+    assert_eq!(json(&pair.a, &["reload"]).await["changed"], true);
+    pair.assert_come(&["held back"]).await;
 }
 
 #[tokio::test]
