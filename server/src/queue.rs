@@ -1,6 +1,6 @@
 //! Clients' queues: read, acknowledged, and waited for.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,7 +27,8 @@ pub(crate) type Members = Arc<[Option<ClientId>]>;
 
 /// Who waits for what, and who is in which audience.
 pub(crate) struct Queues {
-    waiting: Mutex<HashMap<ClientId, Arc<Notify>>>,
+    /// By name, so that they are woken in the same order each time.
+    waiting: Mutex<BTreeMap<ClientId, Arc<Notify>>>,
     audiences: Mutex<Audiences>,
 }
 
@@ -97,7 +98,7 @@ impl Queues {
         audiences.members.clear();
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<ClientId, Arc<Notify>>> {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, BTreeMap<ClientId, Arc<Notify>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,10 +1,9 @@
 //! What is asked of a peer once, however many wait for the answer.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use moh_messages::ProviderName;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,20 +21,35 @@ pub(super) struct Flights<T> {
     background: Background,
 }
 
-/// Something that is being asked.
-pub(super) struct Flight<T>(watch::Receiver<Option<T>>);
+/// Something that is being asked. Those who wait for it go on in the order in which they came.
+pub(super) struct Flight<T>(Arc<Course<T>>);
+
+struct Course<T> {
+    answer: OnceLock<T>,
+    /// There is an answer, or there will be none.
+    over: CancellationToken,
+}
 
 impl<T> Clone for Flight<T> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self(Arc::clone(&self.0))
     }
 }
 
 impl<T: Clone> Flight<T> {
     /// What came of it; none when the provider stops.
-    pub(super) async fn landed(mut self) -> Option<T> {
-        let landed = self.0.wait_for(Option::is_some).await;
-        landed.ok()?.clone()
+    pub(super) async fn landed(self) -> Option<T> {
+        self.0.over.cancelled().await;
+        self.0.answer.get().cloned()
+    }
+}
+
+/// Held by whoever asks; given up, also where that breaks off, the flight is over.
+struct Pilot<T>(Flight<T>);
+
+impl<T> Drop for Pilot<T> {
+    fn drop(&mut self) {
+        self.0.0.over.cancel();
     }
 }
 
@@ -61,13 +75,16 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         // One that broke off has let go of its end.
-        let flight = running.get(name).filter(|f| f.0.has_changed().is_ok());
+        let flight = running.get(name).filter(|f| !f.0.over.is_cancelled());
         if let Some(flight) = flight {
             return Ok(flight.clone());
         }
         let asking = start()?;
-        let (landing, flight) = watch::channel(None);
-        let flight = Flight(flight);
+        let flight = Flight(Arc::new(Course {
+            answer: OnceLock::new(),
+            over: CancellationToken::new(),
+        }));
+        let pilot = Pilot(flight.clone());
         running.insert(name.clone(), flight.clone());
         let (flights, name) = (Arc::clone(self), name.clone());
         let stopping = self.background.stopping.clone();
@@ -82,7 +99,11 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             running.remove(&name);
-            landing.send_replace(answer);
+            if let Some(answer) = answer {
+                // Nobody else sets it.
+                let _ = pilot.0.0.answer.set(answer);
+            }
+            drop(pilot);
         });
         Ok(flight)
     }
