@@ -1,9 +1,9 @@
 //! What other providers are told, durably: in order, tried until it is answered.
 //!
 //! What waits for a destination is in a few lanes, a group always in the same one. A lane in which
-//! something waits has a task ([`lane`]), which reads what waits, has it sent ([`send`]), and removes
+//! something waits has a task (`lane`), which reads what waits, has it sent (`send`), and removes
 //! what was answered; everything is in the store until then, so that whatever dies here, it is sent
-//! again, a delivery with the same id. What the lanes of a destination share is in [`destination`].
+//! again, a delivery with the same id. What the lanes of a destination share is in `destination`.
 
 mod destination;
 mod lane;
