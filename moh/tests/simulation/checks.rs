@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use moh_client::{Client, ConnectionState, Event};
+use moh_client::{Client, ConnectionState, DisconnectReason, Event};
 use moh_messages::client_api::QueueItemPayload;
-use moh_messages::{ClientId, GroupId};
+use moh_messages::{ClientId, GroupId, UserId};
 use moh_server::group::Group;
 use moh_server::store::Store as _;
 
@@ -160,6 +160,9 @@ struct Reader<'a> {
     has_lost: bool,
     /// They were given what cannot be read, or by somebody who is not who they say.
     is_puzzled: bool,
+    /// Another device of theirs has ended the connection that this group was of: what they had not
+    /// read by then, they do not read.
+    was_ended: bool,
     read: Vec<Text>,
 }
 
@@ -197,6 +200,7 @@ impl<'a> Reader<'a> {
             is_puzzled: events().any(|event| {
                 matches!(event, Event::Undecodable { .. } | Event::NotAttested { .. })
             }),
+            was_ended: was_ended_elsewhere(&kept.events, id),
             read: read.collect(),
         }
     }
@@ -215,7 +219,7 @@ impl<'a> Reader<'a> {
         let epoch = submitted.epoch;
         let begun_again = self.begun_again.iter().any(|again| *again > epoch);
         let follows = self.begun.iter().any(|begun| *begun <= epoch);
-        !begun_again && follows && (self.is_member || !self.has_lost)
+        !begun_again && follows && !self.was_ended && (self.is_member || !self.has_lost)
     }
 }
 
@@ -300,6 +304,8 @@ async fn check_states(
             }
             // Who declines is removed when something is sent there the next time.
             (true, false) if scene.has_declined(&who.user_id(), id) => {}
+            // Asked once more by a device that did not know yet that they are connected: it waits.
+            (true, false) if is_connected_with_all(&client, who, &members).await? => {}
             (true, false) => wrongs.push(format!("{who}: knows nothing of {group}")),
             (false, true) => wrongs.push(format!("{who}: is not in {group} any more")),
             (false, false) => {}
@@ -315,4 +321,34 @@ async fn groups_of(client: &Client) -> Result<BTreeSet<GroupId>, moh_client::Err
     let joined = known.filter(|c| c.state != ConnectionState::Received);
     groups.extend(joined.filter_map(|connection| connection.group));
     Ok(groups)
+}
+
+/// Whether the members are a client's user and one that it is connected with.
+async fn is_connected_with_all(
+    client: &Client,
+    who: &ClientId,
+    members: &[ClientId],
+) -> Result<bool, moh_client::Error> {
+    let own = who.user_id();
+    let connections = client.connections().await?;
+    Ok(connections.iter().any(|connection| {
+        connection.state == ConnectionState::Connected
+            && members
+                .iter()
+                .all(|member| [&own, &connection.peer].contains(&&member.user_id()))
+    }))
+}
+
+/// Whether a connection, whose group this was, was ended by another device of the same user.
+fn was_ended_elsewhere(events: &[Event], id: &GroupId) -> bool {
+    let peers = events.iter().filter_map(|event| match event {
+        Event::Connected { peer, group } if group == id => Some(peer),
+        _ => None,
+    });
+    let is_withdrawn = |who: &UserId| {
+        events.iter().any(|event| {
+            matches!(event, Event::Disconnected { peer, reason: DisconnectReason::Withdrawn } if peer == who)
+        })
+    };
+    peers.into_iter().any(is_withdrawn)
 }
